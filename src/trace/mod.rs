@@ -1,0 +1,15 @@
+//! The words every stage speaks: identities, positions, verdicts, randomness.
+//!
+//! Plain values. Nothing here depends on another folder, waits, locks or reads a clock.
+
+mod id;
+mod position;
+mod randomness;
+mod tenant;
+mod verdict;
+
+pub use id::{SpanId, TraceId};
+pub use position::Position;
+pub use randomness::{Randomness, Share, ShareError, Threshold};
+pub use tenant::{TENANTS_MAX, TenantId, Tenants, TooManyTenants};
+pub use verdict::{Decision, PolicyId, Reason, WeightRule};
