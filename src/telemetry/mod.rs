@@ -13,20 +13,19 @@ pub use ledger::{Delivery, Ledger};
 pub use metrics::{Families, Source, Telemetry};
 pub use readiness::Readiness;
 
-use std::net::SocketAddr;
-
 use serde::Deserialize;
 
 /// The `telemetry` section of the configuration file.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Where `/metrics`, `/healthz` and `/readyz` are served.
-    pub listen: SocketAddr,
+    /// Where `/metrics`, `/healthz` and `/readyz` are served:
+    /// `host:port`.
+    pub listen: String,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8888)) }
+        Self { listen: "127.0.0.1:8888".to_owned() }
     }
 }
