@@ -1,1 +1,31 @@
-//! (in construction)
+//! Tells what the process does: the ledger, metrics on request, the admin endpoints, logs.
+//!
+//! Stages own plain counters and never wait for telemetry. Whoever wants to be seen on `/metrics` is a
+//! [`Source`]: it is asked when somebody looks and costs nothing in between.
+
+pub mod admin;
+pub mod ledger;
+pub mod logging;
+pub mod metrics;
+pub mod readiness;
+
+pub use ledger::{Delivery, Ledger};
+pub use metrics::{Families, Source, Telemetry};
+pub use readiness::Readiness;
+
+use serde::Deserialize;
+
+/// The `telemetry` section of the configuration file.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where `/metrics`, `/healthz` and `/readyz` are served:
+    /// `host:port`.
+    pub listen: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:8888".to_owned() }
+    }
+}
