@@ -7,6 +7,7 @@ pub mod exporter;
 pub mod log;
 pub mod otlp;
 pub mod pipeline;
+pub mod proto;
 pub mod receiver;
 pub mod sampler;
 pub mod telemetry;

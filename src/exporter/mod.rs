@@ -1,1 +1,3 @@
-//! (in construction)
+//! Sends what was kept.
+pub mod metrics;
+pub mod otlp;

@@ -1,0 +1,7 @@
+//! Sends every kept piece to one OTLP backend.
+mod backoff;
+mod client;
+mod config;
+mod outcome;
+mod queue;
+mod split;
