@@ -18,3 +18,10 @@ pub struct Share;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected a share such as 5% or 0.1%")]
 pub struct ShareError;
+impl Randomness {
+    pub fn of_trace_id(t: super::TraceId) -> Self {
+        let mut b = [0u8; 8];
+        b.copy_from_slice(&t.0[8..]);
+        Self(u64::from_be_bytes(b) & ((1 << 56) - 1))
+    }
+}
