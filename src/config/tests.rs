@@ -110,7 +110,7 @@ fn variables_are_filled_in_wherever_values_stand() {
 #[test]
 fn places_stay_right_behind_a_variable() {
     let text = "data: { path: \"${UNSET:-/a/much/longer/path}\", disk: 20Gib }\n";
-    assert!(refusal(text).starts_with("t.yaml:1:55: found \"20Gib\""), "{}", refusal(text));
+    assert!(refusal(text).starts_with("t.yaml:1:54: found \"20Gib\""), "{}", refusal(text));
     let text = "data:\n  disk: ${UNSET:-20Gib}\n";
     let expected = "t.yaml:2:9: found \"20Gib\", expected a number of bytes with its unit, such as 512MiB or \
                     20GiB\n   |\n 2 |   disk: ${UNSET:-20Gib}\n   |         ^^^^^^^^^^^^^^^";
