@@ -1,6 +1,7 @@
 // Sends traces with the Node.js SDK. See ../README.md.
 
 const { context, trace, SpanKind, SpanStatusCode, TraceFlags } = require('@opentelemetry/api');
+const { defaultResource, detectResources, envDetector } = require('@opentelemetry/resources');
 const { NodeTracerProvider, BatchSpanProcessor } = require('@opentelemetry/sdk-trace-node');
 
 const PACKAGES = {
@@ -56,7 +57,8 @@ function send(tracer, n) {
 
 async function main() {
   const processor = new BatchSpanProcessor(new Watched(), { maxExportBatchSize: 64 });
-  const provider = new NodeTracerProvider({ spanProcessors: [processor] });
+  const resource = defaultResource().merge(detectResources({ detectors: [envDetector] }));
+  const provider = new NodeTracerProvider({ resource, spanProcessors: [processor] });
   const tracer = provider.getTracer('tailwater.test', '1.2.3', {
     schemaUrl: 'https://opentelemetry.io/schemas/1.28.0',
   });

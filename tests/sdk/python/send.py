@@ -4,7 +4,6 @@ import json
 import os
 import sys
 
-from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
@@ -63,8 +62,7 @@ def main():
     exporter = Watched()
     provider = TracerProvider()
     provider.add_span_processor(BatchSpanProcessor(exporter, max_export_batch_size=64))
-    trace.set_tracer_provider(provider)
-    tracer = trace.get_tracer("tailwater.test", "1.2.3", "https://opentelemetry.io/schemas/1.28.0")
+    tracer = provider.get_tracer("tailwater.test", "1.2.3", schema_url="https://opentelemetry.io/schemas/1.28.0")
     sent = [send(tracer, n) for n in range(int(sys.argv[1]))]
     flushed = provider.force_flush(20_000)
     provider.shutdown()
