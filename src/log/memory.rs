@@ -47,6 +47,8 @@ pub struct AppendedRecord {
 #[derive(Debug)]
 pub struct Segment {
     pub number: u32,
+    /// Of an earlier life: nothing is appended to it.
+    restored: bool,
     records: RwLock<Vec<StoredRecord>>,
     used: AtomicUsize,
     charged: AtomicUsize,
@@ -94,6 +96,19 @@ impl Memory {
         live.next_number += 1;
         live.segments.push_back(segment.clone());
         segment
+    }
+
+    /// Puts a record of an earlier life back at its old place. Positions never go back; those of new
+    /// segments lie above them.
+    pub fn restore(&self, at: Position, bytes: Bytes, arrival_ms: u64) -> StoredRecord {
+        let newest = self.newest().filter(|segment| segment.number == at.segment);
+        let segment = newest.unwrap_or_else(|| {
+            let segment = Arc::new(Segment { restored: true, ..Segment::new(at.segment, arrival_ms) });
+            self.live.write().segments.push_back(segment.clone());
+            segment
+        });
+        self.bytes.fetch_add(bytes.len() + RECORD_COST, Relaxed);
+        segment.push_at(StoredRecord { at, bytes }, arrival_ms)
     }
 
     /// Counts what the index spends on a segment's records; it makes the segment full as its bytes do.
@@ -165,6 +180,7 @@ impl Segment {
     fn new(number: u32, opened_ms: u64) -> Self {
         Self {
             number,
+            restored: false,
             records: RwLock::default(),
             used: AtomicUsize::new(0),
             charged: AtomicUsize::new(0),
@@ -174,13 +190,16 @@ impl Segment {
     }
 
     fn fits(&self, len: usize, segment_bytes: usize) -> bool {
-        self.cost() + len + RECORD_COST <= segment_bytes
+        !self.restored && self.cost() + len + RECORD_COST <= segment_bytes
     }
 
     fn push(&self, bytes: Bytes, arrival_ms: u64) -> StoredRecord {
-        let len = bytes.len();
         let offset = SEGMENT_HEADER + self.used.load(Relaxed);
-        let record = StoredRecord { at: Position::new(self.number, offset as u32), bytes };
+        self.push_at(StoredRecord { at: Position::new(self.number, offset as u32), bytes }, arrival_ms)
+    }
+
+    fn push_at(&self, record: StoredRecord, arrival_ms: u64) -> StoredRecord {
+        let len = record.bytes.len();
         let mut records = self.records.write();
         records.push(record.clone());
         drop(records);

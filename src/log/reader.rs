@@ -51,6 +51,8 @@ pub struct ReadRecord {
     /// Its place in its group.
     pub member: u32,
     pub body: Bytes,
+    /// All of it, header included.
+    pub bytes: Bytes,
 }
 
 /// All segments of a folder from a position on, for a log that nobody writes.
@@ -196,6 +198,7 @@ impl SegmentReader {
             more,
             member,
             body,
+            bytes,
         }))
     }
 
