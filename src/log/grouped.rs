@@ -6,7 +6,7 @@
 
 use super::reader::{ReadItem, ReadRecord, SegmentReader};
 use super::record::{Head, RECORD_MAX, Record, RecordTooLarge};
-use super::segment::{self, SEGMENT_HEADER, SegmentHeader, SegmentInfo};
+use super::segment::{self, SEGMENT_HEADER, SegmentHeader, SegmentInfo, Unreadable};
 use super::storage::{Open, Storage};
 use super::writer::{Fatal, Item, Settings, SyncMode, WriteFailed, WriteLoop, Writer};
 use crate::trace::Position;
@@ -73,13 +73,13 @@ pub enum AppendError {
     Write(#[from] WriteFailed),
 }
 
-/// What opening found at the end of the log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cut {
-    /// Bytes of records or groups that had not been written to their end.
-    pub bytes: u64,
-    /// Where they began.
-    pub from: Position,
+/// What opening found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Bytes cut off the end: records or groups that had not been written whole.
+    pub cut_bytes: u64,
+    /// Segments whose headers say nothing. They are not among the sealed ones; a reader still finds their groups.
+    pub unreadable: Vec<Unreadable>,
 }
 
 /// The writing side, and the book of sealed segments.
@@ -113,12 +113,13 @@ impl GroupLog {
         storage: Arc<dyn Storage>,
         settings: GroupSettings,
         fatal: Fatal,
-    ) -> io::Result<(Self, WriteLoop, Cut)> {
+    ) -> io::Result<(Self, WriteLoop, Found)> {
         storage.create_dir_all(&settings.dir)?;
-        let cut = cut_tail(&storage, &settings.dir)?;
-        let found = segment::segments(&*storage, &settings.dir)?;
-        let next_number = found.highest().unwrap_or(0).max(settings.highest_known) + 1;
-        let sealed = found.readable.into_iter().map(|info| (info.number, info)).collect();
+        let next_number = segment::next_number(&*storage, &settings.dir, settings.highest_known)?;
+        let cut_bytes = cut_tail(&storage, &settings.dir)?;
+        let segments = segment::segments(&*storage, &settings.dir)?;
+        let found = Found { cut_bytes, unreadable: segments.unreadable };
+        let sealed = segments.readable.into_iter().map(|info| (info.number, info)).collect();
         let writer_settings = Settings {
             dir: settings.dir.clone(),
             first_segment: next_number,
@@ -130,7 +131,7 @@ impl GroupLog {
         let (writer, write_loop) = Writer::build(storage.clone(), writer_settings, fatal)?;
         let order =
             Mutex::new(Order { next_number, live: None, sealed, attributes: settings.attributes.clone() });
-        Ok((Self { writer, storage, settings, order }, write_loop, cut))
+        Ok((Self { writer, storage, settings, order }, write_loop, found))
     }
 
     /// Appends a group; blocks while the queue is full, so never call it on an I/O worker.
@@ -375,6 +376,13 @@ pub enum GroupItem {
     },
 }
 
+#[derive(Debug)]
+struct Current {
+    segment: SegmentReader,
+    /// It will not grow, and the reader's limit is its end.
+    complete: bool,
+}
+
 /// Yields whole groups in order.
 #[derive(Debug)]
 pub struct GroupReader {
@@ -382,7 +390,7 @@ pub struct GroupReader {
     dir: PathBuf,
     at: Position,
     frontier: watch::Receiver<Position>,
-    current: Option<SegmentReader>,
+    current: Option<Current>,
     ready: VecDeque<GroupItem>,
 }
 
@@ -425,11 +433,10 @@ impl GroupReader {
             if self.current.is_none() && !self.open_next(frontier)? {
                 return Ok(None);
             }
-            let Some(segment) = &mut self.current else { continue };
-            let complete = segment.position().segment < frontier.segment;
-            if !complete {
-                segment.set_limit(u64::from(frontier.offset));
-            }
+            let Some(current) = &mut self.current else { continue };
+            current.follow(frontier)?;
+            let Current { segment, complete } = current;
+            let complete = *complete;
             match gather(segment, complete, &mut self.ready)? {
                 Gathered::Items => {}
                 Gathered::End if complete => {
@@ -460,8 +467,21 @@ impl GroupReader {
         if number == self.at.segment {
             segment.skip_to(self.at.offset);
         }
-        self.current = Some(segment);
+        self.current = Some(Current { segment, complete: false });
         Ok(true)
+    }
+}
+
+impl Current {
+    fn follow(&mut self, frontier: Position) -> io::Result<()> {
+        if self.complete {
+            return Ok(());
+        }
+        self.complete = self.segment.position().segment < frontier.segment;
+        match self.complete {
+            true => self.segment.limit_to_file(),
+            false => Ok(self.segment.limit_to(u64::from(frontier.offset))),
+        }
     }
 }
 
@@ -535,24 +555,29 @@ fn lost(from: Position, end: Position) -> GroupItem {
     GroupItem::Lost { from, end, bytes: u64::from(end.offset.saturating_sub(from.offset)) }
 }
 
-/// Cuts what is not a whole group off the end of the last segment, so that nothing half written is ever read.
-fn cut_tail(storage: &Arc<dyn Storage>, dir: &Path) -> io::Result<Cut> {
-    let Some((number, len)) = segment::numbers(&**storage, dir)?.pop() else { return Ok(Cut::default()) };
+/// Cuts what is not a whole group off the end of the last segment, so that nothing half written is ever read;
+/// a segment without any group goes. Returns the bytes lost.
+fn cut_tail(storage: &Arc<dyn Storage>, dir: &Path) -> io::Result<u64> {
+    let Some((number, len)) = segment::numbers(&**storage, dir)?.pop() else { return Ok(0) };
+    let path = segment::path(dir, number);
     let mut reader = GroupReader::recover(storage.clone(), dir, Position::new(number, 0));
-    let mut tail = Cut::default();
+    let mut whole_to = None;
     while let Some(item) = reader.next()? {
-        tail = match item {
-            GroupItem::Group(_) => Cut::default(),
-            GroupItem::Lost { from, bytes, .. } => Cut { from, bytes },
-        };
+        if let GroupItem::Group(group) = item {
+            whole_to = Some(u64::from(group.end.offset));
+        }
     }
-    if tail.bytes > 0 && tail.from.offset < len as u32 {
-        let path = segment::path(dir, number);
+    let Some(whole_to) = whole_to else {
+        storage.remove(&path)?;
+        storage.sync_dir(dir)?;
+        return Ok(len.saturating_sub(SEGMENT_HEADER as u64));
+    };
+    if whole_to < len {
         let file = storage.open(&path, Open::Write)?;
-        file.truncate(u64::from(tail.from.offset))?;
+        file.truncate(whole_to)?;
         file.sync()?;
     }
-    Ok(tail)
+    Ok(len - whole_to)
 }
 
 const _: () = assert!(RECORD_MAX as u64 <= GROUP_MAX);

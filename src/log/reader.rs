@@ -140,8 +140,15 @@ impl SegmentReader {
         Position::new(self.number, self.at as u32)
     }
 
-    pub(super) fn set_limit(&mut self, limit: u64) {
+    /// Up to where the file is written: a segment that still grows.
+    pub(super) fn limit_to(&mut self, limit: u64) {
         self.limit = limit;
+    }
+
+    /// All of the file: a segment that is complete.
+    pub(super) fn limit_to_file(&mut self) -> io::Result<()> {
+        self.limit = self.file.len()?;
+        Ok(())
     }
 
     /// Moves forward to `offset`, where a record begins; never into the header.

@@ -607,6 +607,7 @@ impl WriteLoop {
     fn fail(&mut self, error: &io::Error) -> Step {
         let reason = format!("sync the log in {}: {error}", self.settings.dir.display());
         self.shared.queue.lock().ended = Some(reason.clone());
+        self.shared.waiters.end();
         self.dismiss();
         (self.fatal)(&reason);
         Step::Failed
@@ -620,6 +621,7 @@ impl WriteLoop {
             return Err(self.shared.failure());
         }
         self.shared.queue.lock().ended = Some(reason);
+        self.shared.waiters.end();
         self.dismiss();
         Ok(())
     }
