@@ -281,7 +281,8 @@ mod tests {
     #[test]
     fn records_of_a_segment_share_one_allocation() {
         let memory = Memory::new(1 << 20, 1);
-        let records: Vec<StoredRecord> = (0..10).map(|n| append(&memory, n, &[n as u8; 100]).record).collect();
+        let records: Vec<StoredRecord> =
+            (0..10).map(|n| append(&memory, n, &[n as u8; 100]).record).collect();
         for pair in records.windows(2) {
             assert_eq!(pair[0].bytes.as_ptr_range().end, pair[1].bytes.as_ptr());
         }

@@ -299,7 +299,8 @@ mod tests {
         disk.put(&dir.join("12.log"), vec![0; 9]);
         let found = segments(&disk, dir).unwrap();
         assert_eq!(found.readable.iter().map(|segment| segment.number).collect::<Vec<_>>(), [2, 10]);
-        let faults: Vec<_> = found.unreadable.iter().map(|segment| (segment.number, &segment.fault)).collect();
+        let faults: Vec<_> =
+            found.unreadable.iter().map(|segment| (segment.number, &segment.fault)).collect();
         assert_eq!(faults, [(3, &HeaderFault::WrongNumber(4)), (4, &HeaderFault::Magic)]);
         assert_eq!(next_number(&disk, dir, 3).unwrap(), 11);
         assert_eq!(next_number(&disk, dir, 30).unwrap(), 31);
