@@ -6,7 +6,7 @@
 
 use super::reader::{ReadItem, ReadRecord, SegmentReader};
 use super::record::{Head, RECORD_MAX, Record, RecordTooLarge};
-use super::segment::{self, SEGMENT_HEADER, SegmentHeader, SegmentInfo};
+use super::segment::{self, SEGMENT_HEADER, SegmentHeader, SegmentInfo, Unreadable};
 use super::storage::{Open, Storage};
 use super::writer::{Fatal, Item, Settings, SyncMode, WriteFailed, WriteLoop, Writer};
 use crate::trace::Position;
@@ -73,13 +73,13 @@ pub enum AppendError {
     Write(#[from] WriteFailed),
 }
 
-/// What opening found at the end of the log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cut {
-    /// Bytes of records or groups that had not been written to their end.
-    pub bytes: u64,
-    /// Where they began.
-    pub from: Position,
+/// What opening found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Bytes cut off the end: records or groups that had not been written whole.
+    pub cut_bytes: u64,
+    /// Segments whose headers say nothing. They are not among the sealed ones; a reader still finds their groups.
+    pub unreadable: Vec<Unreadable>,
 }
 
 /// The writing side, and the book of sealed segments.
@@ -113,12 +113,13 @@ impl GroupLog {
         storage: Arc<dyn Storage>,
         settings: GroupSettings,
         fatal: Fatal,
-    ) -> io::Result<(Self, WriteLoop, Cut)> {
+    ) -> io::Result<(Self, WriteLoop, Found)> {
         storage.create_dir_all(&settings.dir)?;
-        let cut = cut_tail(&storage, &settings.dir)?;
-        let found = segment::segments(&*storage, &settings.dir)?;
-        let next_number = found.highest().unwrap_or(0).max(settings.highest_known) + 1;
-        let sealed = found.readable.into_iter().map(|info| (info.number, info)).collect();
+        let next_number = segment::next_number(&*storage, &settings.dir, settings.highest_known)?;
+        let cut_bytes = cut_tail(&storage, &settings.dir)?;
+        let segments = segment::segments(&*storage, &settings.dir)?;
+        let found = Found { cut_bytes, unreadable: segments.unreadable };
+        let sealed = segments.readable.into_iter().map(|info| (info.number, info)).collect();
         let writer_settings = Settings {
             dir: settings.dir.clone(),
             first_segment: next_number,
@@ -130,7 +131,7 @@ impl GroupLog {
         let (writer, write_loop) = Writer::build(storage.clone(), writer_settings, fatal)?;
         let order =
             Mutex::new(Order { next_number, live: None, sealed, attributes: settings.attributes.clone() });
-        Ok((Self { writer, storage, settings, order }, write_loop, cut))
+        Ok((Self { writer, storage, settings, order }, write_loop, found))
     }
 
     /// Appends a group; blocks while the queue is full, so never call it on an I/O worker.
@@ -375,6 +376,13 @@ pub enum GroupItem {
     },
 }
 
+#[derive(Debug)]
+struct Current {
+    segment: SegmentReader,
+    /// It will not grow, and the reader's limit is its end.
+    complete: bool,
+}
+
 /// Yields whole groups in order.
 #[derive(Debug)]
 pub struct GroupReader {
@@ -382,7 +390,7 @@ pub struct GroupReader {
     dir: PathBuf,
     at: Position,
     frontier: watch::Receiver<Position>,
-    current: Option<SegmentReader>,
+    current: Option<Current>,
     ready: VecDeque<GroupItem>,
 }
 
@@ -425,11 +433,10 @@ impl GroupReader {
             if self.current.is_none() && !self.open_next(frontier)? {
                 return Ok(None);
             }
-            let Some(segment) = &mut self.current else { continue };
-            let complete = segment.position().segment < frontier.segment;
-            if !complete {
-                segment.set_limit(u64::from(frontier.offset));
-            }
+            let Some(current) = &mut self.current else { continue };
+            current.follow(frontier)?;
+            let Current { segment, complete } = current;
+            let complete = *complete;
             match gather(segment, complete, &mut self.ready)? {
                 Gathered::Items => {}
                 Gathered::End if complete => {
@@ -460,8 +467,21 @@ impl GroupReader {
         if number == self.at.segment {
             segment.skip_to(self.at.offset);
         }
-        self.current = Some(segment);
+        self.current = Some(Current { segment, complete: false });
         Ok(true)
+    }
+}
+
+impl Current {
+    fn follow(&mut self, frontier: Position) -> io::Result<()> {
+        if self.complete {
+            return Ok(());
+        }
+        self.complete = self.segment.position().segment < frontier.segment;
+        match self.complete {
+            true => self.segment.limit_to_file(),
+            false => Ok(self.segment.limit_to(u64::from(frontier.offset))),
+        }
     }
 }
 
@@ -535,24 +555,309 @@ fn lost(from: Position, end: Position) -> GroupItem {
     GroupItem::Lost { from, end, bytes: u64::from(end.offset.saturating_sub(from.offset)) }
 }
 
-/// Cuts what is not a whole group off the end of the last segment, so that nothing half written is ever read.
-fn cut_tail(storage: &Arc<dyn Storage>, dir: &Path) -> io::Result<Cut> {
-    let Some((number, len)) = segment::numbers(&**storage, dir)?.pop() else { return Ok(Cut::default()) };
+/// Cuts what is not a whole group off the end of the last segment, so that nothing half written is ever read;
+/// a segment without any group goes. Returns the bytes lost.
+fn cut_tail(storage: &Arc<dyn Storage>, dir: &Path) -> io::Result<u64> {
+    let Some((number, len)) = segment::numbers(&**storage, dir)?.pop() else { return Ok(0) };
+    let path = segment::path(dir, number);
     let mut reader = GroupReader::recover(storage.clone(), dir, Position::new(number, 0));
-    let mut tail = Cut::default();
+    let mut whole_to = None;
     while let Some(item) = reader.next()? {
-        tail = match item {
-            GroupItem::Group(_) => Cut::default(),
-            GroupItem::Lost { from, bytes, .. } => Cut { from, bytes },
-        };
+        if let GroupItem::Group(group) = item {
+            whole_to = Some(u64::from(group.end.offset));
+        }
     }
-    if tail.bytes > 0 && tail.from.offset < len as u32 {
-        let path = segment::path(dir, number);
-        let file = storage.open(&path, Open::Write)?;
-        file.truncate(u64::from(tail.from.offset))?;
+    let file = storage.open(&path, Open::Write)?;
+    let Some(whole_to) = whole_to else {
+        let header = SegmentHeader::read(&*file, number)?.map_or(0, |header| header.encoded_len() as u64);
+        storage.remove(&path)?;
+        storage.sync_dir(dir)?;
+        return Ok(len - header);
+    };
+    if whole_to < len {
+        file.truncate(whole_to)?;
         file.sync()?;
     }
-    Ok(tail)
+    Ok(len - whole_to)
 }
 
 const _: () = assert!(RECORD_MAX as u64 <= GROUP_MAX);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::sim::SimDisk;
+    use crate::log::writer::Step;
+    use futures::FutureExt;
+    use proptest::prelude::*;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    const DIR: &str = "outbox";
+    const NOW: u64 = 1_700_000_000_000;
+
+    fn uuid() -> Uuid {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Uuid::from_u128(u128::from(NEXT.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    fn settings() -> GroupSettings {
+        GroupSettings {
+            dir: DIR.into(),
+            roll_age_ms: 60_000,
+            roll_bytes: 10_000,
+            queue_bytes: 1 << 20,
+            reserve_bytes: 0,
+            attributes: Bytes::from_static(b"url"),
+            highest_known: 0,
+            new_uuid: uuid,
+        }
+    }
+
+    fn open(disk: &SimDisk, settings: GroupSettings) -> (GroupLog, WriteLoop, Found) {
+        GroupLog::open(disk.storage(), settings, Box::new(|reason| panic!("{reason}"))).unwrap()
+    }
+
+    fn group(n: u64, len: usize, body: usize) -> Vec<GroupRecord<'static>> {
+        let record = GroupRecord { arrival_ms: n, tenant: "t", kind: 1, body: vec![n as u8; body].into() };
+        vec![record; len]
+    }
+
+    fn groups(reader: &mut GroupReader) -> Vec<(u64, usize)> {
+        let items = std::iter::from_fn(|| reader.next().unwrap());
+        let groups = items.filter_map(|item| match item {
+            GroupItem::Group(group) => Some((group.records[0].arrival_ms, group.records.len())),
+            GroupItem::Lost { .. } => None,
+        });
+        groups.collect()
+    }
+
+    fn recovered(disk: &SimDisk) -> Vec<(u64, usize)> {
+        groups(&mut GroupReader::recover(disk.storage(), Path::new(DIR), Position::default()))
+    }
+
+    #[test]
+    fn readers_see_whole_groups_up_to_the_frontier() {
+        let disk = SimDisk::new(1);
+        let (log, mut write_loop, _) = open(&disk, settings());
+        let mut reader = log.reader(Position::default());
+        assert!(reader.next().unwrap().is_none());
+        log.append_group(&group(1, 3, 100), NOW).unwrap();
+        assert!(reader.next().unwrap().is_none());
+        write_loop.step();
+        assert_eq!(reader.changed().now_or_never(), Some(true));
+        assert_eq!(groups(&mut reader), [(1, 3)]);
+        let appended = log.append_group(&group(2, 1, 100), NOW).unwrap();
+        write_loop.step();
+        assert_eq!(log.wait(appended.end).now_or_never(), Some(Ok(())));
+        assert_eq!(groups(&mut reader), [(2, 1)]);
+        assert_eq!(reader.position(), appended.end);
+        assert_eq!(groups(&mut log.reader(appended.at)), [(2, 1)]);
+    }
+
+    #[test]
+    fn a_segment_is_sealed_by_size_age_hour_and_on_request() {
+        let disk = SimDisk::new(1);
+        let (log, mut write_loop, _) = open(&disk, settings());
+        let mut reader = log.reader(Position::default());
+        let segment = |now: u64| log.append_group(&group(now, 2, 2000), now).unwrap().at.segment;
+        let hour = NOW - NOW % HOUR_MS + HOUR_MS;
+        let numbers = [NOW, NOW, NOW + 10, NOW + 60_010, hour - 1, hour].map(segment);
+        assert_eq!(numbers, [1, 1, 2, 3, 4, 5]);
+        assert!(!log.roll(hour + 1) && log.roll(hour + 60_000) && !log.seal());
+        assert_eq!(segment(hour + 60_000), 6);
+        assert!(log.seal());
+        assert!(log.sealed().is_empty());
+        write_loop.step();
+        let sealed = log.sealed();
+        assert_eq!(sealed.iter().map(|info| info.number).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
+        for info in &sealed {
+            assert_eq!(info.len, disk.content(&info.path).unwrap().len() as u64);
+            assert_eq!(info.attributes, "url");
+        }
+        assert_eq!(sealed, segment::segments(&disk, Path::new(DIR)).unwrap().readable);
+        assert_eq!(groups(&mut reader).len(), 7);
+        assert_eq!(groups(&mut GroupReader::segment(disk.storage(), &sealed[0])), [(NOW, 2), (NOW, 2)]);
+    }
+
+    #[test]
+    fn a_group_larger_than_the_roll_size_has_a_segment_of_its_own() {
+        let disk = SimDisk::new(1);
+        let (log, mut write_loop, _) = open(&disk, settings());
+        let numbers = [(1, 100), (30, 1000), (1, 100)]
+            .map(|(len, body)| log.append_group(&group(1, len, body), NOW).unwrap().at.segment);
+        assert_eq!(numbers, [1, 2, 3]);
+        write_loop.step();
+        assert_eq!(recovered(&disk), [(1, 1), (1, 30), (1, 1)]);
+    }
+
+    #[test]
+    fn a_sealed_segment_is_durable_and_the_live_one_once_synced() {
+        for seed in 0..100 {
+            let disk = SimDisk::new(seed);
+            let (log, mut write_loop, _) = open(&disk, settings());
+            log.append_group(&group(1, 2, 100), NOW).unwrap();
+            log.seal();
+            log.append_group(&group(2, 2, 100), NOW).unwrap();
+            log.writer().request_sync();
+            write_loop.step();
+            log.append_group(&group(3, 2, 100), NOW).unwrap();
+            write_loop.step();
+            disk.crash();
+            let (log, _, _) = open(&disk, settings());
+            let found = groups(&mut log.reader(Position::default()));
+            assert!(found == [(1, 2), (2, 2)] || found == [(1, 2), (2, 2), (3, 2)], "seed {seed}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_restart_cuts_a_group_that_is_not_whole_at_every_byte_and_begins_a_new_number() {
+        let disk = SimDisk::new(1);
+        let (log, mut write_loop, _) = open(&disk, settings());
+        let first = log.append_group(&group(1, 2, 50), NOW).unwrap();
+        let second = log.append_group(&group(2, 3, 50), NOW).unwrap();
+        write_loop.step();
+        let path = segment::path(Path::new(DIR), 1);
+        let whole = disk.content(&path).unwrap();
+        for cut in 0..second.end.offset {
+            let disk = SimDisk::new(1);
+            disk.put(&path, whole[..cut as usize].to_vec());
+            let (log, mut write_loop, found) = open(&disk, settings());
+            let (kept, whole) = match cut {
+                _ if cut < first.at.offset => (0, 0),
+                _ if cut < first.end.offset => (0, first.at.offset),
+                _ => (1, first.end.offset),
+            };
+            assert_eq!(found.cut_bytes, u64::from(cut - whole), "cut at {cut}");
+            let appended = log.append_group(&group(3, 1, 5), NOW).unwrap();
+            assert_eq!(appended.at.segment, 2);
+            write_loop.step();
+            assert_eq!(groups(&mut log.reader(Position::default())).len(), kept + 1, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_damaged_group_is_lost_whole_and_its_neighbours_are_read() {
+        let disk = SimDisk::new(1);
+        let (log, mut write_loop, _) = open(&disk, settings());
+        let bounds: Vec<Appended> =
+            (0..3).map(|n| log.append_group(&group(n, 3, 20), NOW).unwrap()).collect();
+        log.seal();
+        write_loop.step();
+        let path = segment::path(Path::new(DIR), 1);
+        let whole = disk.content(&path).unwrap();
+        for byte in bounds[0].at.offset..bounds[2].end.offset {
+            let mut damaged = whole.clone();
+            damaged[byte as usize] ^= 4;
+            disk.put(&path, damaged);
+            let hit = bounds.iter().position(|bound| byte < bound.end.offset).unwrap() as u64;
+            let expected: Vec<_> = (0..3).filter(|n| *n != hit).map(|n| (n, 3)).collect();
+            assert_eq!(recovered(&disk), expected, "byte {byte}");
+            let mut reader = log.reader(Position::default());
+            let lost = std::iter::from_fn(|| reader.next().unwrap()).find_map(|item| match item {
+                GroupItem::Lost { from, bytes, .. } => Some((from, bytes)),
+                GroupItem::Group(_) => None,
+            });
+            let hit = bounds[hit as usize];
+            assert_eq!(lost, Some((hit.at, u64::from(hit.end.offset - hit.at.offset))), "byte {byte}");
+        }
+    }
+
+    #[test]
+    fn the_live_segment_is_followed_into_the_next_even_when_the_reader_looked_between() {
+        let disk = SimDisk::new(1);
+        let (log, mut write_loop, _) = open(&disk, settings());
+        let mut reader = log.reader(Position::default());
+        let mut seen = Vec::new();
+        for n in 0..60 {
+            log.append_group(&group(n, 2, 500), NOW).unwrap();
+            if n % 3 == 0 {
+                write_loop.step();
+                seen.extend(groups(&mut reader));
+            }
+        }
+        write_loop.step();
+        seen.extend(groups(&mut reader));
+        assert_eq!(seen, (0..60).map(|n| (n, 2)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn reserved_room_lets_the_log_go_on_when_the_disk_is_full() {
+        let disk = SimDisk::new(1);
+        let (log, mut write_loop, _) = open(&disk, GroupSettings { reserve_bytes: 10_000, ..settings() });
+        log.append_group(&group(1, 1, 1000), NOW).unwrap();
+        write_loop.step();
+        assert_eq!(log.bytes_on_disk(), 20_000);
+        disk.set_capacity(Some(disk.used()));
+        for n in 2..16 {
+            log.append_group(&group(n, 1, 1000), NOW).unwrap();
+            assert_eq!(write_loop.step(), Step::Worked, "group {n}");
+        }
+        assert_eq!(log.highest(), 2);
+        (16..22).for_each(|n| _ = log.append_group(&group(n, 1, 1000), NOW).unwrap());
+        assert_eq!(write_loop.step(), Step::Stalled);
+        disk.set_capacity(None);
+        assert_eq!(write_loop.step(), Step::Worked);
+        assert_eq!(recovered(&disk).len(), 21);
+    }
+
+    #[test]
+    fn a_full_queue_blocks_or_says_so() {
+        let disk = SimDisk::new(1);
+        let (log, write_loop, _) = open(&disk, GroupSettings { queue_bytes: 1000, ..settings() });
+        log.try_append_group(&group(1, 1, 800), NOW).unwrap();
+        assert_eq!(log.try_append_group(&group(2, 1, 800), NOW), Err(AppendError::WouldBlock));
+        let thread = write_loop.spawn("outbox").unwrap();
+        (3..100).for_each(|n| _ = log.append_group(&group(n, 1, 800), NOW).unwrap());
+        let synced = log.sync().unwrap();
+        assert_eq!(synced, log.appended());
+        drop(log);
+        thread.join().unwrap().unwrap();
+        assert_eq!(recovered(&disk).len(), 98);
+    }
+
+    #[test]
+    fn numbers_are_never_used_again() {
+        let disk = SimDisk::new(1);
+        let (log, mut write_loop, _) = open(&disk, GroupSettings { highest_known: 7, ..settings() });
+        assert_eq!(log.append_group(&group(1, 1, 10), NOW).unwrap().at.segment, 8);
+        log.seal();
+        write_loop.step();
+        assert!(log.delete(9).is_err());
+        log.delete(8).unwrap();
+        assert!(log.sealed().is_empty());
+        let (log, _, _) = open(&disk, GroupSettings { highest_known: log.highest(), ..settings() });
+        assert_eq!(log.append_group(&group(1, 1, 10), NOW).unwrap().at.segment, 9);
+    }
+
+    proptest! {
+        #[test]
+        fn after_any_loss_of_power_readers_see_whole_groups_in_order_and_all_that_was_synced(
+            seed: u64,
+            steps in prop::collection::vec((1..4usize, 0..700usize, 0..5u8), 1..25),
+        ) {
+            let disk = SimDisk::new(seed);
+            let (log, mut write_loop, _) = open(&disk, GroupSettings { roll_bytes: 3000, ..settings() });
+            let mut synced = 0;
+            for (n, (len, body, what)) in steps.iter().enumerate() {
+                log.append_group(&group(n as u64, *len, *body), NOW).unwrap();
+                match what {
+                    0 => _ = log.seal(),
+                    1 => {
+                        log.writer().request_sync();
+                        write_loop.step();
+                        synced = n + 1;
+                    }
+                    _ => _ = write_loop.step(),
+                }
+            }
+            disk.crash();
+            let (log, _, _) = open(&disk, settings());
+            let found = groups(&mut log.reader(Position::default()));
+            prop_assert!(found.len() >= synced, "{found:?}, {synced} synced");
+            prop_assert!(found.is_sorted_by(|one, other| one.0 < other.0));
+            for (n, len) in &found {
+                prop_assert_eq!(*len, steps[*n as usize].0);
+            }
+        }
+    }
+}
