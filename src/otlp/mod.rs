@@ -21,3 +21,6 @@ pub use view::{
 #[cfg(test)]
 #[path = "../../benches/workload.rs"]
 mod workload;
+
+#[cfg(test)]
+mod differential;
