@@ -29,7 +29,9 @@ pub(super) fn to_protobuf(text: &[u8]) -> Result<Bytes, Rejection> {
     let malformed = |error: serde_json::Error| Rejection::Malformed(format!("JSON: {error}"));
     let mut out = Vec::with_capacity(converted_len_max(text.len()));
     let mut deserializer = serde_json::Deserializer::from_slice(text);
-    write::Fields { message: &schema::REQUEST, out: &mut out }.deserialize(&mut deserializer).map_err(malformed)?;
+    write::Fields { message: &schema::REQUEST, out: &mut out }
+        .deserialize(&mut deserializer)
+        .map_err(malformed)?;
     deserializer.end().map_err(malformed)?;
     debug_assert!(out.len() <= converted_len_max(text.len()));
     Ok(out.into())

@@ -159,8 +159,10 @@ static LINK: Message = Message {
     ],
 };
 
-static STATUS: Message =
-    Message { name: "Status", fields: &[one("message", 2, Text), one("code", 3, Enumeration(&STATUS_CODES))] };
+static STATUS: Message = Message {
+    name: "Status",
+    fields: &[one("message", 2, Text), one("code", 3, Enumeration(&STATUS_CODES))],
+};
 
 const STATUS_CODES: [&str; 3] = ["STATUS_CODE_UNSET", "STATUS_CODE_OK", "STATUS_CODE_ERROR"];
 
