@@ -56,7 +56,7 @@ pub struct Request {
 
 /// What somebody should read in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+pub(super) enum Event {
     Down {
         error: String,
     },
@@ -99,7 +99,7 @@ struct Flight {
 }
 
 #[derive(Debug)]
-pub struct Queue {
+pub(super) struct Queue {
     settings: Settings,
     metrics: Arc<Metrics>,
     /// Still filling, one a tenant, oldest first.
@@ -114,7 +114,7 @@ pub struct Queue {
 }
 
 impl Queue {
-    pub fn new(settings: Settings, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(settings: Settings, metrics: Arc<Metrics>) -> Self {
         Self {
             settings,
             metrics,
@@ -130,20 +130,20 @@ impl Queue {
     }
 
     /// There is room for more pieces.
-    pub fn wants(&self) -> bool {
+    pub(super) fn wants(&self) -> bool {
         self.held_bytes < self.settings.batch_bytes * (self.settings.in_flight + 1)
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.open.is_empty() && self.ready.is_empty() && self.flights.is_empty()
     }
 
     /// How far everything is settled, if that has moved since it was asked last.
-    pub fn reached(&mut self) -> Option<Position> {
+    pub(super) fn reached(&mut self) -> Option<Position> {
         self.prefix.moved.take()
     }
 
-    pub fn push(&mut self, parcel: Parcel, now: Instant) {
+    pub(super) fn push(&mut self, parcel: Parcel, now: Instant) {
         let Parcel { at, end, tenant, piece } = parcel;
         let (segment, trace) = (at.segment, piece.trace().unwrap_or_default());
         if piece.otlp.len() <= self.settings.batch_bytes {
@@ -168,12 +168,12 @@ impl Queue {
     }
 
     /// Nothing more comes soon: batches need not fill.
-    pub fn flush(&mut self) {
+    pub(super) fn flush(&mut self) {
         self.ready.extend(self.open.drain(..));
     }
 
     /// The next request, if one is due and may start.
-    pub fn next(&mut self, now: Instant) -> Option<Request> {
+    pub(super) fn next(&mut self, now: Instant) -> Option<Request> {
         self.close_due(now);
         let paused = self.backoff.resume().is_some_and(|resume| now < resume);
         if paused || !self.may_start() {
@@ -192,7 +192,7 @@ impl Queue {
     }
 
     /// When `next` may have something to give though nothing else has happened.
-    pub fn due(&self) -> Option<Instant> {
+    pub(super) fn due(&self) -> Option<Instant> {
         if !self.may_start() {
             return None;
         }
@@ -203,7 +203,7 @@ impl Queue {
     }
 
     /// The fate of a request. `random` is in 0..1.
-    pub fn settle(&mut self, id: u64, outcome: Outcome, now: Instant, random: f64) -> Vec<Event> {
+    pub(super) fn settle(&mut self, id: u64, outcome: Outcome, now: Instant, random: f64) -> Vec<Event> {
         let Some(Flight { batch, failures }) = self.flights.remove(&id) else { return Vec::new() };
         let state = match outcome {
             Outcome::Retry { wait, ref error } => self.failed(failures, wait, error, now, random),
