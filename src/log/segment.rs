@@ -217,7 +217,10 @@ pub fn segments(storage: &dyn Storage, dir: &Path) -> io::Result<Segments> {
                 found.readable.push(SegmentInfo { number, uuid, opened_ms, attributes, len, path });
             }
             Err(fault @ HeaderFault::NewerVersion(_)) => {
-                return Err(io::Error::new(io::ErrorKind::Unsupported, format!("{}: {fault}", path.display())));
+                return Err(io::Error::new(
+                    io::ErrorKind::Unsupported,
+                    format!("{}: {fault}", path.display()),
+                ));
             }
             Err(fault) => found.unreadable.push(Unreadable { number, path, len, fault }),
         }
@@ -228,8 +231,7 @@ pub fn segments(storage: &dyn Storage, dir: &Path) -> io::Result<Segments> {
 /// Numbers and lengths of the segment files in `dir`, ascending; nothing is opened.
 pub fn numbers(storage: &dyn Storage, dir: &Path) -> io::Result<Vec<(u32, u64)>> {
     let files = storage.list(dir)?;
-    let mut numbers: Vec<_> =
-        files.iter().filter_map(|(name, len)| Some((number_of(name)?, *len))).collect();
+    let mut numbers: Vec<_> = files.iter().filter_map(|(name, len)| Some((number_of(name)?, *len))).collect();
     numbers.sort_unstable();
     Ok(numbers)
 }

@@ -64,8 +64,10 @@ pub trait File: Debug + Send + Sync {
 
 /// Puts `bytes` at `path` so that after a crash either the old content is there or all of the new.
 pub fn write_new(storage: &dyn Storage, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let dir = path.parent().ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "a path without a folder"))?;
-    let name = path.file_name().ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "a path without a name"))?;
+    let dir =
+        path.parent().ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "a path without a folder"))?;
+    let name =
+        path.file_name().ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "a path without a name"))?;
     let mut temporary = name.to_owned();
     temporary.push(".new");
     let temporary = dir.join(temporary);

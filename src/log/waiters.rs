@@ -102,7 +102,8 @@ impl Future for Wait<'_> {
         if let Some(outcome) = self.outcome() {
             return Poll::Ready(outcome); // between the look and the lock
         }
-        let known = self.ticket.and_then(|ticket| list.waiting.iter_mut().find(|entry| entry.ticket == ticket));
+        let known =
+            self.ticket.and_then(|ticket| list.waiting.iter_mut().find(|entry| entry.ticket == ticket));
         if let Some(entry) = known {
             entry.waker.clone_from(context.waker());
             return Poll::Pending;

@@ -159,11 +159,20 @@ impl Item {
 
 impl Writer {
     /// Opens the folder; nothing is written before the loop runs.
-    pub fn build(storage: Arc<dyn Storage>, settings: Settings, fatal: Fatal) -> io::Result<(Self, WriteLoop)> {
+    pub fn build(
+        storage: Arc<dyn Storage>,
+        settings: Settings,
+        fatal: Fatal,
+    ) -> io::Result<(Self, WriteLoop)> {
         storage.create_dir_all(&settings.dir)?;
         let start = Position::new(settings.first_segment, 0);
         let shared = Arc::new(Shared {
-            queue: Mutex::new(Queue { appended: start, sync_wanted: start, synced: start, ..Queue::default() }),
+            queue: Mutex::new(Queue {
+                appended: start,
+                sync_wanted: start,
+                synced: start,
+                ..Queue::default()
+            }),
             work: Condvar::new(),
             progress: Condvar::new(),
             waiters: Waiters::new(start),
@@ -206,7 +215,11 @@ impl Writer {
     }
 
     /// Queues all items or, without room for `bytes`, none.
-    pub(super) fn try_append_all(&self, bytes: usize, items: impl FnOnce() -> Vec<Item>) -> Result<bool, WriteFailed> {
+    pub(super) fn try_append_all(
+        &self,
+        bytes: usize,
+        items: impl FnOnce() -> Vec<Item>,
+    ) -> Result<bool, WriteFailed> {
         let mut queue = self.shared.queue.lock();
         queue.open()?;
         if !queue.has_room(bytes, self.shared.queue_bytes) {
@@ -324,13 +337,18 @@ impl Shared {
         if let Err(closed) = self.queue.lock().open() {
             return closed;
         }
-        WriteFailed::Stalled(self.stalled.lock().clone().unwrap_or_else(|| "the disk refused for a while".to_owned()))
+        WriteFailed::Stalled(
+            self.stalled.lock().clone().unwrap_or_else(|| "the disk refused for a while".to_owned()),
+        )
     }
 }
 
 impl fmt::Debug for WriteLoop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WriteLoop").field("settings", &self.settings).field("live", &self.live).finish_non_exhaustive()
+        f.debug_struct("WriteLoop")
+            .field("settings", &self.settings)
+            .field("live", &self.live)
+            .finish_non_exhaustive()
     }
 }
 
@@ -436,7 +454,9 @@ impl WriteLoop {
         for item in self.waiting.iter().take(BATCH_RECORDS) {
             let Item::Record { at, head, body } = item else { break };
             start.get_or_insert(at.offset);
-            parts.extend([head, body].into_iter().filter(|part| !part.is_empty()).map(|part| IoSlice::new(part)));
+            parts.extend(
+                [head, body].into_iter().filter(|part| !part.is_empty()).map(|part| IoSlice::new(part)),
+            );
             end = item.end();
             items += 1;
         }

@@ -5,3 +5,5 @@ mod config;
 mod outcome;
 mod queue;
 mod split;
+
+pub use config::Config;
