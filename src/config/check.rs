@@ -173,6 +173,10 @@ fn exporters(config: &Config, notes: &mut Notes<'_>) {
         if exporters.otlp[..index].iter().any(|earlier| earlier.name == otlp.name) {
             notes.add(&path, format!("the name \"{}\" is given twice", otlp.name));
         }
+        if let Err((key, message)) = otlp.check() {
+            let key = format!("exporters.otlp.{index}.{key}");
+            notes.add(&key, message);
+        }
     }
 }
 

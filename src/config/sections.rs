@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::provisional::{otlp, parquet, receiver};
+use super::provisional::parquet;
+use crate::exporter::otlp;
+use crate::receiver;
 use crate::units::{ByteSize, HumanDuration, MemoryLimit};
 
 /// `receivers`: where requests come from.

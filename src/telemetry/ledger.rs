@@ -7,11 +7,10 @@
 //! Exact, in spans. Every term is counted where it happens, none is derived from the others, so a balance
 //! says something. Terms are read one by one: a balance is exact while nothing moves.
 //!
-//! Beside the equation: requests refused whole, spans rejected by partial success, bytes that could not be
-//! read back, and one smaller book per exporter ([`Delivery`]).
+//! Beside the equation: spans rejected by partial success and bytes that could not be read back. The receiver
+//! counts what it refuses, and each exporter keeps a book of its own.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
@@ -77,11 +76,8 @@ pub struct Ledger {
     /// One for each policy, and the last for units that no policy matched.
     policies: Vec<PolicyBook>,
     names: Vec<String>,
-    refused_requests: Tally,
-    refused_bytes: Tally,
     rejected: Tally,
     lost_bytes: Tally,
-    deliveries: Mutex<Vec<Arc<Delivery>>>,
 }
 
 /// The terms of the equation at one moment, in spans.
@@ -143,11 +139,8 @@ impl Ledger {
             lost: Tally::default(),
             policies: (0..=names.len()).map(|_| PolicyBook::default()).collect(),
             names: names.iter().cloned().chain(["none".to_owned()]).collect(),
-            refused_requests: Tally::default(),
-            refused_bytes: Tally::default(),
             rejected: Tally::default(),
             lost_bytes: Tally::default(),
-            deliveries: Mutex::default(),
         }
     }
 
@@ -203,12 +196,6 @@ impl Ledger {
         self.lost.add(cause, spans);
     }
 
-    /// A request refused whole.
-    pub fn refused(&self, cause: &'static str, bytes: u64) {
-        self.refused_requests.add(cause, 1);
-        self.refused_bytes.add(cause, bytes);
-    }
-
     /// Spans of an accepted request that were not stored, and whose sender was told so.
     pub fn rejected(&self, cause: &'static str, spans: u64) {
         self.rejected.add(cause, spans);
@@ -217,17 +204,6 @@ impl Ledger {
     /// Bytes of a log that could not be read back.
     pub fn lost_bytes(&self, cause: &'static str, bytes: u64) {
         self.lost_bytes.add(cause, bytes);
-    }
-
-    /// Opens the book of an exporter.
-    pub fn delivery(&self, exporter: &str) -> Arc<Delivery> {
-        let delivery = Arc::new(Delivery::new(exporter));
-        self.deliveries.lock().push(delivery.clone());
-        delivery
-    }
-
-    pub fn deliveries(&self) -> Vec<Arc<Delivery>> {
-        self.deliveries.lock().clone()
     }
 
     pub fn balance(&self) -> Balance {
@@ -257,10 +233,6 @@ impl Ledger {
             dropped_units: book.dropped_units.load(Relaxed),
         };
         self.names.iter().map(String::as_str).zip(self.policies.iter().map(counts)).collect()
-    }
-
-    pub fn refused_by_cause(&self) -> Vec<(&'static str, u64)> {
-        self.refused_requests.all()
     }
 
     pub fn rejected_by_cause(&self) -> Vec<(&'static str, u64)> {
@@ -304,9 +276,6 @@ impl Source for Ledger {
         );
         self.collect_policies(out);
         self.collect_causes(out);
-        for delivery in self.deliveries() {
-            delivery.collect(out);
-        }
     }
 }
 
@@ -330,21 +299,11 @@ impl Ledger {
     }
 
     fn collect_causes(&self, out: &mut Families) {
-        let tallies: [(&str, &str, &Tally); 5] = [
+        let tallies: [(&str, &str, &Tally); 3] = [
             (
                 "tailwater_pipeline_lost_spans_total",
                 "Accepted spans that nobody will see, by cause.",
                 &self.lost,
-            ),
-            (
-                "tailwater_receiver_refused_requests_total",
-                "Requests refused whole, by cause.",
-                &self.refused_requests,
-            ),
-            (
-                "tailwater_receiver_refused_bytes_total",
-                "Bytes of requests refused whole.",
-                &self.refused_bytes,
             ),
             ("tailwater_receiver_rejected_spans_total", "Spans rejected by partial success.", &self.rejected),
             (
@@ -355,93 +314,6 @@ impl Ledger {
         ];
         for (name, help, tally) in tallies {
             out.tally(name, help, "cause", &tally.all());
-        }
-    }
-}
-
-/// The book of one exporter, in spans: `kept + pending at start = delivered + pending + lost`.
-#[derive(Debug)]
-pub struct Delivery {
-    exporter: String,
-    resumed: AtomicU64,
-    delivered: AtomicU64,
-    pending: AtomicU64,
-    lost: Tally,
-}
-
-impl Delivery {
-    fn new(exporter: &str) -> Self {
-        Self {
-            exporter: exporter.to_owned(),
-            resumed: AtomicU64::default(),
-            delivered: AtomicU64::default(),
-            pending: AtomicU64::default(),
-            lost: Tally::default(),
-        }
-    }
-
-    pub fn exporter(&self) -> &str {
-        &self.exporter
-    }
-
-    /// Spans found in the outbox at start and not yet delivered.
-    pub fn resumed(&self, spans: u64) {
-        self.resumed.fetch_add(spans, Relaxed);
-    }
-
-    pub fn delivered(&self, spans: u64) {
-        self.delivered.fetch_add(spans, Relaxed);
-    }
-
-    /// Spans refused for good, or given up, by cause.
-    pub fn lost(&self, cause: &'static str, spans: u64) {
-        self.lost.add(cause, spans);
-    }
-
-    /// Spans now in the outbox behind this exporter's cursor.
-    pub fn set_pending(&self, spans: u64) {
-        self.pending.store(spans, Relaxed);
-    }
-
-    pub fn delivered_spans(&self) -> u64 {
-        self.delivered.load(Relaxed)
-    }
-
-    pub fn lost_spans(&self) -> u64 {
-        self.lost.total()
-    }
-
-    pub fn pending_spans(&self) -> u64 {
-        self.pending.load(Relaxed)
-    }
-
-    /// What should have been delivered less what is accounted for; 0 when the book balances.
-    pub fn difference(&self, kept: u64) -> i128 {
-        let came = i128::from(kept) + i128::from(self.resumed.load(Relaxed));
-        let went = [self.delivered_spans(), self.pending_spans(), self.lost_spans()];
-        came - went.into_iter().map(i128::from).sum::<i128>()
-    }
-}
-
-impl Source for Delivery {
-    fn collect(&self, out: &mut Families) {
-        let label = [("exporter", self.exporter.as_str())];
-        let delivered = self.delivered_spans();
-        out.counter("tailwater_exporter_delivered_spans_total", "Spans delivered.", &label, delivered);
-        out.gauge(
-            "tailwater_exporter_pending_spans",
-            "Kept spans that wait in the outbox for this exporter.",
-            &label,
-            self.pending_spans() as f64,
-        );
-        for (cause, spans) in self.lost.all() {
-            let labels = [("exporter", self.exporter.as_str()), ("cause", cause)];
-            out.counter(
-                "tailwater_exporter_lost_spans_total",
-                "Kept spans this exporter gave up.",
-                &labels,
-                spans,
-            );
         }
     }
 }
@@ -498,17 +370,5 @@ mod tests {
         ledger.dropped(PolicyId(2), 1);
         let none = ledger.by_policy().pop().unwrap();
         assert_eq!((none.0, none.1.dropped), ("none", 8));
-    }
-
-    #[test]
-    fn an_exporter_answers_for_what_was_kept_and_what_it_found() {
-        let ledger = ledger();
-        let tempo = ledger.delivery("tempo");
-        tempo.resumed(5);
-        tempo.delivered(11);
-        tempo.lost("rejected", 1);
-        tempo.set_pending(3);
-        assert_eq!(tempo.difference(10), 0);
-        assert_eq!(tempo.difference(11), 1);
     }
 }

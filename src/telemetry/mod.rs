@@ -8,10 +8,12 @@ pub mod ledger;
 pub mod logging;
 pub mod metrics;
 pub mod readiness;
+mod stages;
 
-pub use ledger::{Delivery, Ledger};
+pub use ledger::{Balance, Ledger, PolicyCounts};
 pub use metrics::{Families, Source, Telemetry};
 pub use readiness::Readiness;
+pub use stages::Delivery;
 
 use serde::Deserialize;
 
@@ -19,8 +21,7 @@ use serde::Deserialize;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Where `/metrics`, `/healthz` and `/readyz` are served:
-    /// `host:port`.
+    /// `host:port` of `/metrics`, `/healthz` and `/readyz`.
     pub listen: String,
 }
 
