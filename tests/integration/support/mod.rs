@@ -6,6 +6,7 @@ mod metrics;
 mod object_store;
 mod rows;
 mod sender;
+mod table;
 mod tailwater;
 mod trace;
 
@@ -15,8 +16,9 @@ pub use backend::{Backend, Fault};
 pub use ledger::Ledger;
 pub use metrics::Metrics;
 pub use object_store::ObjectStore;
-pub use rows::{Row, files_below, hex, rows_below};
+pub use rows::{Row, files_below, hex, rows_below, to_hex};
 pub use sender::Sender;
+pub use table::{assert_row_is, read_with_duckdb, read_with_parquet_crate};
 pub use tailwater::{Setup, Tailwater};
 pub use trace::*;
 

@@ -31,6 +31,11 @@ impl Row {
     }
 }
 
+/// Lower-case hexadecimal, as identifiers stand in files.
+pub fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// The bytes of a hexadecimal text.
 pub fn hex(text: &str) -> Vec<u8> {
     (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
@@ -77,8 +82,7 @@ fn batch_rows(batch: &RecordBatch) -> Vec<Row> {
         column("sampling_weight", &DataType::Float64).as_primitive::<Float64Type>().values().to_vec();
     let (trace_id, span_id, service_name, name) =
         (text("trace_id"), text("span_id"), text("service_name"), text("name"));
-    let (trace_state, status_code, policy) =
-        (text("trace_state"), text("status_code"), text("sampling_policy"));
+    let (trace_state, status_code, policy) = (text("trace_state"), text("status_code"), text("policy"));
     let (start, duration) = (integer("start_time_unix_nano"), integer("duration_nano"));
     let row = |n: usize| Row {
         trace_id: trace_id[n].clone(),
