@@ -1,1 +1,1 @@
-//! (in construction)
+pub mod parquet;

@@ -25,6 +25,23 @@ use parquet::schema::types::Type;
 /// Names the set of columns; written to every file and fixed when a segment is opened.
 pub const VERSION: u32 = 1;
 
+/// Share of absent trace IDs that a row group's bloom filter takes for present.
+pub(super) const BLOOM_FALSE_POSITIVES: f64 = 0.01;
+
+/// Columns of numbers with lowest and highest value, page by page.
+pub(super) const BOUNDED: &[&str] = &[
+    "start_time",
+    "start_time_unix_nano",
+    "end_time_unix_nano",
+    "duration_nano",
+    "http_response_status_code",
+    "trace_start",
+    "trace_duration_nano",
+    "trace_span_count",
+    "trace_error_count",
+    "decision_time",
+];
+
 /// An attribute with a column of its own.
 #[derive(Debug)]
 pub(super) struct Promoted {
@@ -39,6 +56,9 @@ pub(super) struct Promoted {
 const fn text(column: &'static str, name: &'static str, old_names: &'static [&'static str]) -> Promoted {
     Promoted { column, name, old_names, integer: false }
 }
+
+/// Where `service_name` stands among the resource's.
+pub(super) const SERVICE_NAME: usize = 0;
 
 pub(super) const RESOURCE: &[Promoted] = &[
     text("service_name", "service.name", &[]),

@@ -26,8 +26,6 @@ pub struct Piece {
     pub whole: bool,
     /// Nothing of it had left the log when it was judged.
     pub complete: bool,
-    /// It holds spans that came after an earlier verdict.
-    pub late: bool,
     pub decided_at_ms: u64,
     /// An `ExportTraceServiceRequest`, its trace states as they leave.
     pub otlp: Bytes,

@@ -87,13 +87,15 @@ pub(super) fn attributes(message: &[u8], number: u64) -> impl Iterator<Item = At
 }
 
 impl<'a> Contents<'a> {
-    /// Adds the spans of an `ExportTraceServiceRequest`.
-    pub(super) fn add(&mut self, request: &'a [u8]) {
+    /// Reads an `ExportTraceServiceRequest`.
+    pub(super) fn read(request: &'a [u8]) -> Self {
+        let mut contents = Self::default();
         for (number, field) in Fields(request) {
             if number == 1 {
-                self.add_resource_spans(field.bytes());
+                contents.add_resource_spans(field.bytes());
             }
         }
+        contents
     }
 
     fn add_resource_spans(&mut self, message: &'a [u8]) {

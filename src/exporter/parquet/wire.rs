@@ -1,6 +1,6 @@
 //! The fields of a protobuf message, read in place.
 
-/// One field's value. Groups do not occur in OTLP.
+/// One field's value. Groups do not occur in OTLP; they are passed over.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Field<'a> {
     Number(u64),
@@ -34,18 +34,24 @@ impl<'a> Iterator for Fields<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        let tag = self.varint()?;
-        let field = match tag & 7 {
-            0 => Field::Number(self.varint()?),
-            1 => Field::Number(u64::from_le_bytes(*self.0.split_off(..8)?.first_chunk()?)),
-            2 => {
-                let len = usize::try_from(self.varint()?).ok()?;
-                Field::Bytes(self.0.split_off(..len)?)
-            }
-            5 => Field::Number(u64::from(u32::from_le_bytes(*self.0.split_off(..4)?.first_chunk()?))),
-            _ => return None,
-        };
-        Some((tag >> 3, field))
+        loop {
+            let tag = self.varint()?;
+            let field = match tag & 7 {
+                0 => Field::Number(self.varint()?),
+                1 => Field::Number(u64::from_le_bytes(*self.0.split_off(..8)?.first_chunk()?)),
+                2 => {
+                    let len = usize::try_from(self.varint()?).ok()?;
+                    Field::Bytes(self.0.split_off(..len)?)
+                }
+                3 => {
+                    self.pass_group()?;
+                    continue;
+                }
+                5 => Field::Number(u64::from(u32::from_le_bytes(*self.0.split_off(..4)?.first_chunk()?))),
+                _ => return None,
+            };
+            return Some((tag >> 3, field));
+        }
     }
 }
 
@@ -55,6 +61,30 @@ impl Fields<'_> {
         let (&first, rest) = self.0.split_first()?;
         self.0 = rest;
         if first < 0x80 { Some(u64::from(first)) } else { self.long_varint(first) }
+    }
+
+    #[cold]
+    fn pass_group(&mut self) -> Option<()> {
+        let mut depth = 1;
+        while depth > 0 {
+            let len = match self.varint()? & 7 {
+                0 => self.varint().map(|_| 0)?,
+                1 => 8,
+                2 => usize::try_from(self.varint()?).ok()?,
+                3 => {
+                    depth += 1;
+                    0
+                }
+                4 => {
+                    depth -= 1;
+                    0
+                }
+                5 => 4,
+                _ => return None,
+            };
+            self.0.split_off(..len)?;
+        }
+        Some(())
     }
 
     fn long_varint(&mut self, first: u8) -> Option<u64> {
