@@ -74,7 +74,7 @@ impl Checker {
                 span::EVENT => self.event(cursor.bytes()?)?,
                 span::LINK => self.link(cursor.bytes()?)?,
                 span::DROPPED_ATTRIBUTES | span::DROPPED_EVENTS | span::DROPPED_LINKS => {
-                    drop(cursor.varint()?)
+                    _ = cursor.varint()?
                 }
                 key => cursor.unknown(key, span::KNOWN, SPAN_ROOM)?,
             }
