@@ -152,7 +152,7 @@ fn properties(segment: &Segment, columns: &[ColumnDescPtr]) -> WriterProperties 
         .set_bloom_filter_position(BloomFilterPosition::End)
         .set_dictionary_enabled(false)
         .set_statistics_enabled(EnabledStatistics::None)
-        .set_sorting_columns(Some(vec![SortingColumn::new(0, false, false)]))
+        .set_sorting_columns(Some(vec![SortingColumn { column_idx: 0, descending: false, nulls_first: false }]))
         .set_key_value_metadata(Some(vec![
             entry("tailwater.schema_version", schema::VERSION.to_string()),
             entry("tailwater.segment", segment.uuid.to_string()),

@@ -14,7 +14,7 @@ use super::span::{Attribute, Contents, Scope, Span, attributes};
 use super::texts::{NULL, Texts};
 use super::value::Value;
 use super::wire::Fields;
-use crate::trace::{Reason, WeightRule};
+use crate::trace::Reason;
 
 /// The rows of one row group, column by column.
 #[derive(Debug)]
@@ -208,7 +208,7 @@ impl RowGroup {
         self.status_messages.push(span.status_message);
         self.trace_states.push(span.trace_state);
         self.flags.push(span.flags as i32);
-        self.weights.push(weight(piece, span));
+        self.weights.push(crate::otlp::weight(span.trace_state, piece.rule, piece.threshold));
         self.roots.push(span.is_root());
         self.dropped_attributes.push(span.dropped_attributes as i32);
         self.dropped_events.push(span.dropped_events as i32);
@@ -450,15 +450,6 @@ impl Pieces {
         self.lates.push(piece.reason == Reason::Late);
         self.decided.push(piece.decided_at_ms as i64 * 1_000);
         number as u32
-    }
-}
-
-/// How many spans of the original traffic this one stands for.
-fn weight(piece: &Piece, span: &Span<'_>) -> f64 {
-    match piece.rule {
-        WeightRule::Zero => 0.0,
-        WeightRule::Hashed => piece.threshold.weight(),
-        WeightRule::Threshold => crate::otlp::ot(span.trace_state).th.map_or(1.0, |threshold| threshold.weight()),
     }
 }
 
