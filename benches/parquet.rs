@@ -85,7 +85,8 @@ type Span = opentelemetry_proto::tonic::trace::v1::Span;
 
 fn add(piece: &mut ExportTraceServiceRequest, of: &ResourceSpans, scope: &ScopeSpans, span: Span) {
     let all = &mut piece.resource_spans;
-    let same = all.iter().position(|other| other.resource == of.resource && other.schema_url == of.schema_url);
+    let same =
+        all.iter().position(|other| other.resource == of.resource && other.schema_url == of.schema_url);
     let resource_spans = match same {
         Some(at) => &mut all[at],
         None => {

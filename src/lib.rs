@@ -11,3 +11,4 @@ pub mod receiver;
 pub mod sampler;
 pub mod telemetry;
 pub mod trace;
+pub mod units;

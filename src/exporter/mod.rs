@@ -1,1 +1,3 @@
+//! Sends what was kept.
+
 pub mod parquet;

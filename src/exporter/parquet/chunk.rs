@@ -13,9 +13,7 @@ use parquet::column::page::{CompressedPage, Page, PageWriter};
 use parquet::column::writer::ColumnCloseResult;
 use parquet::data_type::ByteArray;
 use parquet::errors::Result;
-use parquet::file::metadata::{
-    ColumnChunkMetaData, ColumnChunkMetaDataBuilder, OffsetIndexBuilder,
-};
+use parquet::file::metadata::{ColumnChunkMetaData, ColumnChunkMetaDataBuilder, OffsetIndexBuilder};
 use parquet::file::statistics::Statistics;
 use parquet::file::writer::{SerializedPageWriter, SerializedRowGroupWriter, TrackedWrite};
 use parquet::schema::types::ColumnDescPtr;
@@ -145,7 +143,12 @@ impl ChunkWriter {
         Ok(CompressedPage::new(page, dictionary.page().len()))
     }
 
-    fn data_page(&mut self, column: &ColumnDescPtr, chunk: &Chunk<'_>, span: &Span) -> Result<CompressedPage> {
+    fn data_page(
+        &mut self,
+        column: &ColumnDescPtr,
+        chunk: &Chunk<'_>,
+        span: &Span,
+    ) -> Result<CompressedPage> {
         self.raw.clear();
         if column.max_rep_level() > 0 {
             levels(&chunk.levels.repetition[span.levels.clone()], column.max_rep_level(), &mut self.raw);
@@ -277,7 +280,8 @@ impl Chunk<'_> {
         let (Values::Numbered { dictionary, .. }, Extras::Bloom) = (self.values, self.extras) else {
             return Ok(None);
         };
-        let mut filter = Sbbf::new_with_ndv_fpp(dictionary.len() as u64, super::schema::BLOOM_FALSE_POSITIVES)?;
+        let mut filter =
+            Sbbf::new_with_ndv_fpp(dictionary.len() as u64, super::schema::BLOOM_FALSE_POSITIVES)?;
         for number in 0..dictionary.len() as u32 {
             filter.insert(dictionary.get(number));
         }

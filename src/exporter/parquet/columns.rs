@@ -178,7 +178,11 @@ impl<'a, 'w, W: Write + Send> Columns<'a, 'w, W> {
         let full = self.full()?;
         for row in 0..self.rows {
             let entries = between(ends, owner_of_row.map_or(row, |owners| owners[row] as usize));
-            self.list(Repetition { first: 0, further: 1 }, Definition { empty: 0, full }, &texts.values[entries]);
+            self.list(
+                Repetition { first: 0, further: 1 },
+                Definition { empty: 0, full },
+                &texts.values[entries],
+            );
         }
         self.chunk(texts, Extras::None)
     }

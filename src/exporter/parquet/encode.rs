@@ -152,7 +152,11 @@ fn properties(segment: &Segment, columns: &[ColumnDescPtr]) -> WriterProperties 
         .set_bloom_filter_position(BloomFilterPosition::End)
         .set_dictionary_enabled(false)
         .set_statistics_enabled(EnabledStatistics::None)
-        .set_sorting_columns(Some(vec![SortingColumn { column_idx: 0, descending: false, nulls_first: false }]))
+        .set_sorting_columns(Some(vec![SortingColumn {
+            column_idx: 0,
+            descending: false,
+            nulls_first: false,
+        }]))
         .set_key_value_metadata(Some(vec![
             entry("tailwater.schema_version", schema::VERSION.to_string()),
             entry("tailwater.segment", segment.uuid.to_string()),
@@ -162,8 +166,7 @@ fn properties(segment: &Segment, columns: &[ColumnDescPtr]) -> WriterProperties 
         let path = ColumnPath::new(column.path().parts().to_vec());
         match column.physical_type() {
             parquet::basic::Type::INT32 | parquet::basic::Type::INT64 => {
-                properties =
-                    properties.set_column_encoding(path.clone(), Encoding::DELTA_BINARY_PACKED);
+                properties = properties.set_column_encoding(path.clone(), Encoding::DELTA_BINARY_PACKED);
             }
             parquet::basic::Type::DOUBLE => {
                 properties = properties.set_column_dictionary_enabled(path.clone(), true);

@@ -94,8 +94,9 @@ mod tests {
                 values.extend(std::iter::repeat_n(u32::from_le_bytes(value), (header >> 1) as usize));
             } else {
                 let bit = |n: usize| u32::from(bytes[at + n / 8] >> (n % 8) & 1);
-                let number =
-                    |n: usize| (0..usize::from(width)).map(|b| bit(n * usize::from(width) + b) << b).sum::<u32>();
+                let number = |n: usize| {
+                    (0..usize::from(width)).map(|b| bit(n * usize::from(width) + b) << b).sum::<u32>()
+                };
                 values.extend((0..(header >> 1) as usize * 8).map(number));
                 at += (header >> 1) as usize * usize::from(width);
             }

@@ -6,16 +6,22 @@
 mod attributes;
 mod chunk;
 mod columns;
+mod config;
 mod dictionary;
 mod encode;
 mod hybrid;
+mod object;
 mod row_group;
 pub mod schema;
 mod source;
 mod span;
 mod texts;
+mod upload;
 mod value;
 mod wire;
 
+pub use config::{Config, Roll, S3};
 pub use encode::{EncodeError, Summary, encode};
+pub use object::{Target, TargetError, name};
 pub use source::{Piece, PieceKey, Pieces, Segment};
+pub use upload::{OpenError, Store, UploadError};

@@ -20,7 +20,7 @@ use crate::trace::Reason;
 #[derive(Debug)]
 pub(super) struct RowGroup {
     pub(super) rows: usize,
-    /// Of OTLP that the rows were read from.
+    /// Of the Span messages that the rows were read from.
     pub(super) bytes: usize,
     /// Attributes that lost to another of the same key.
     pub(super) duplicate_keys: u64,
@@ -216,6 +216,7 @@ impl RowGroup {
         self.duplicate_keys += self.attributes.add(range(&contents.attributes, &span.attributes));
         self.add_events(range(&contents.events, &span.events));
         self.duplicate_keys += self.links.add(range(&contents.links, &span.links));
+        self.bytes += span.len;
         self.rows += 1;
     }
 
@@ -282,7 +283,9 @@ impl Resources {
         };
         let stored = *names.values.get(resource as usize)?;
         match &names.store {
-            super::texts::Store::Numbered(dictionary) if stored != NULL => Some(dictionary.get(stored).to_vec()),
+            super::texts::Store::Numbered(dictionary) if stored != NULL => {
+                Some(dictionary.get(stored).to_vec())
+            }
             _ => None,
         }
     }
@@ -423,12 +426,7 @@ impl Pieces {
         }
     }
 
-    fn add(
-        &mut self,
-        piece: &Piece,
-        contents: &Contents<'_>,
-        root: Option<(&[u8], Option<Vec<u8>>)>,
-    ) -> u32 {
+    fn add(&mut self, piece: &Piece, contents: &Contents<'_>, root: Option<(&[u8], Option<Vec<u8>>)>) -> u32 {
         let number = self.spans.len();
         let started = contents.spans.iter().filter(|span| span.start != 0);
         let start = started.clone().map(|span| span.start).min().unwrap_or(0);

@@ -104,7 +104,8 @@ pub(super) fn message() -> Result<Arc<Type>> {
     attributes(&mut columns, "attributes", "attributes_types");
     columns += "required int32 dropped_attributes_count;";
     attributes(&mut columns, "resource_attributes", "resource_attributes_types");
-    columns += "required int32 resource_dropped_attributes_count; required binary resource_schema_url (STRING);
+    columns +=
+        "required int32 resource_dropped_attributes_count; required binary resource_schema_url (STRING);
          required binary scope_name (STRING); required binary scope_version (STRING);";
     attributes(&mut columns, "scope_attributes", "scope_attributes_types");
     columns += "required int32 scope_dropped_attributes_count; required binary scope_schema_url (STRING);";

@@ -30,6 +30,8 @@ pub(super) struct Scope<'a> {
 pub(super) struct Span<'a> {
     /// Index into [`Contents::scopes`].
     pub(super) scope: u32,
+    /// Bytes of the message.
+    pub(super) len: usize,
     pub(super) trace_id: &'a [u8],
     pub(super) span_id: &'a [u8],
     pub(super) parent: &'a [u8],
@@ -83,7 +85,9 @@ impl<'a> Attribute<'a> {
 
 /// The messages under field `number`, read as attributes.
 pub(super) fn attributes(message: &[u8], number: u64) -> impl Iterator<Item = Attribute<'_>> {
-    Fields(message).filter(move |(found, _)| *found == number).map(|(_, field)| Attribute::read(field.bytes()))
+    Fields(message)
+        .filter(move |(found, _)| *found == number)
+        .map(|(_, field)| Attribute::read(field.bytes()))
 }
 
 impl<'a> Contents<'a> {
@@ -132,7 +136,7 @@ impl<'a> Contents<'a> {
         let attributes = self.attributes.len() as u32;
         let events = self.events.len() as u32;
         let links = self.links.len() as u32;
-        let mut span = Span { scope, ..Span::default() };
+        let mut span = Span { scope, len: message.len(), ..Span::default() };
         for (number, field) in Fields(message) {
             match number {
                 9 => self.attributes.push(Attribute::read(field.bytes())),

@@ -258,7 +258,8 @@ mod tests {
     #[test]
     fn a_list_is_plain_json_if_that_says_all_of_it() {
         use any_value::Value::{ArrayValue as A, BytesValue, DoubleValue, IntValue, StringValue};
-        let array = |values: Vec<any_value::Value>| A(ArrayValue { values: values.into_iter().map(any).collect() });
+        let array =
+            |values: Vec<any_value::Value>| A(ArrayValue { values: values.into_iter().map(any).collect() });
         let plain = array(vec![StringValue("a\"".into()), IntValue(1), DoubleValue(1.0)]);
         assert_eq!(written(plain), (r#"["a\"",1,1.0]"#.into(), Some("json")));
         let bytes = array(vec![BytesValue(vec![1])]);
