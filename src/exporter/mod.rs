@@ -7,3 +7,4 @@ pub mod cursor;
 pub mod metrics;
 pub mod otlp;
 pub mod outbox;
+pub mod parquet;
