@@ -276,6 +276,35 @@ impl<'a> Iterator for Fields<'a> {
     }
 }
 
+/// Bytes that a field of `len` bytes takes with a key of one byte.
+pub(super) fn field_len(len: usize) -> usize {
+    1 + varint_len(len) + len
+}
+
+fn varint_len(value: usize) -> usize {
+    (value | 1).ilog2() as usize / 7 + 1
+}
+
+/// Appends key and length of a field whose bytes are about to follow.
+pub(super) fn put_bytes_header(key: u32, len: usize, out: &mut Vec<u8>) {
+    put_varint(u64::from(key), out);
+    put_varint(len as u64, out);
+}
+
+/// Appends a field of bytes.
+pub(super) fn put_bytes(key: u32, bytes: &[u8], out: &mut Vec<u8>) {
+    put_bytes_header(key, bytes.len(), out);
+    out.extend_from_slice(bytes);
+}
+
+fn put_varint(mut value: u64, out: &mut Vec<u8>) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
