@@ -13,6 +13,8 @@
 mod backoff;
 mod client;
 mod config;
+#[cfg(test)]
+mod delivery_tests;
 mod feed;
 mod outcome;
 mod queue;
