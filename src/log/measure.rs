@@ -119,12 +119,14 @@ fn run(name: &str, sync: SyncMode, body: usize, write: bool, tasks: usize, pace:
 #[ignore = "a measurement"]
 fn storing_a_request() {
     for _ in 0..2 {
-        for (name, body) in [("17 KB", 17_000), ("360 KB", 360_000)] {
+        for (name, body) in [("100 B", 100), ("17 KB", 17_000), ("360 KB", 360_000)] {
             run(&format!("{name} memory only, 16 tasks"), SyncMode::None, body, false, 16, None);
             run(&format!("{name} written, 16 tasks"), SyncMode::None, body, true, 16, None);
             run(&format!("{name} written, 4 tasks"), SyncMode::None, body, true, 4, None);
             run(&format!("{name} synced, 16 tasks"), SyncMode::Always, body, true, 16, None);
         }
-        run("17 KB paced 2 k/s", SyncMode::None, 17_000, true, 16, Some(Duration::from_millis(7)));
+        let pace = Some(Duration::from_millis(7));
+        run("17 KB memory only, paced 2 k/s", SyncMode::None, 17_000, false, 16, pace);
+        run("17 KB written, paced 2 k/s", SyncMode::None, 17_000, true, 16, pace);
     }
 }

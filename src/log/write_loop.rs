@@ -228,6 +228,9 @@ impl WriteLoop {
         header: &SegmentHeader,
         path: &Path,
     ) -> io::Result<Arc<dyn File>> {
+        if self.storage.exists(path)? {
+            return Err(ErrorKind::AlreadyExists.into()); // a rename would replace it
+        }
         let opened = spare
             .write_at(0, &[IoSlice::new(&header.encode())])
             .and_then(|()| self.storage.rename(&self.settings.dir.join(SPARE), path));
