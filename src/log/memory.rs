@@ -249,3 +249,80 @@ impl StoredRecord {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::record::{Head, RECORD_HEADER, Record};
+
+    fn append(memory: &Memory, arrival_ms: u64, body: &[u8]) -> AppendedRecord {
+        let record = Record { arrival_ms, tenant: "acme", kind: 1, more: false, member: 0, body };
+        memory.append(Head::new(&record).unwrap().as_bytes(), body, arrival_ms)
+    }
+
+    #[test]
+    fn a_record_is_found_by_any_byte_of_it() {
+        let memory = Memory::new(4096, 7);
+        let first = append(&memory, 1, b"one").record;
+        let second = append(&memory, 2, b"second").record;
+        assert_eq!(first.at, Position::new(7, SEGMENT_HEADER as u32));
+        assert_eq!(first.end(), second.at);
+        for offset in second.at.offset..second.end().offset {
+            let found = memory.record_of(Position::new(7, offset)).unwrap();
+            assert_eq!(found.at, second.at);
+            assert_eq!(found.body(), "second");
+            assert_eq!(found.parse().unwrap().tenant, "acme");
+        }
+        assert!(memory.record_of(second.end()).is_none());
+        assert!(memory.record_of(Position::new(7, SEGMENT_HEADER as u32 - 1)).is_none());
+        assert!(memory.record_of(Position::new(6, 100)).is_none());
+    }
+
+    #[test]
+    fn records_of_a_segment_share_one_allocation() {
+        let memory = Memory::new(1 << 20, 1);
+        let records: Vec<StoredRecord> =
+            (0..10).map(|n| append(&memory, n, &[n as u8; 100]).record).collect();
+        for pair in records.windows(2) {
+            assert_eq!(pair[0].bytes.as_ptr_range().end, pair[1].bytes.as_ptr());
+        }
+    }
+
+    #[test]
+    fn a_full_segment_is_followed_by_the_next_and_a_large_record_has_its_own() {
+        let memory = Memory::new(1000, 1);
+        let opened: Vec<bool> = (0..4).map(|n| append(&memory, n, &[0; 400]).opened).collect();
+        assert_eq!(opened, [true, false, true, false]);
+        let large = append(&memory, 9, &[0; 5000]);
+        assert_eq!((large.opened, large.record.at.segment), (true, 3));
+        assert_eq!(append(&memory, 10, b"").record.at, Position::new(4, SEGMENT_HEADER as u32));
+        assert_eq!(memory.segment(3).unwrap().last_arrival_ms(), 9);
+    }
+
+    #[test]
+    fn what_the_index_costs_fills_a_segment() {
+        let memory = Memory::new(1000, 1);
+        append(&memory, 1, &[0; 100]);
+        memory.charge(1, 900);
+        assert!(append(&memory, 2, &[0; 100]).opened);
+        assert_eq!(memory.segment(1).unwrap().charged(), 900);
+    }
+
+    #[test]
+    fn bytes_are_given_back_when_a_segment_retires_and_the_newest_never_does() {
+        let memory = Memory::new(1000, 1);
+        append(&memory, 1, &[0; 800]);
+        let kept = append(&memory, 2, &[7; 800]).record;
+        memory.charge(1, 50);
+        let both = memory.bytes();
+        assert_eq!(both, 2 * (RECORD_HEADER + 4 + 800 + RECORD_COST) + 50);
+        assert_eq!(memory.low(), 1);
+        assert_eq!(memory.retire_oldest().unwrap().number, 1);
+        assert_eq!(memory.bytes(), RECORD_HEADER + 4 + 800 + RECORD_COST);
+        assert!(memory.retire_oldest().is_none());
+        memory.charge(1, 50);
+        assert_eq!(memory.bytes(), RECORD_HEADER + 4 + 800 + RECORD_COST);
+        assert_eq!((memory.low(), memory.len()), (2, 1));
+        assert_eq!(kept.body(), vec![7; 800]);
+    }
+}

@@ -16,6 +16,10 @@ use std::sync::Arc;
 /// Bytes that one read asks for at least.
 const CHUNK: usize = 256 << 10;
 
+/// Bytes that may be checksummed to find the next record. Senders choose what bodies hold, so a damaged one
+/// can be full of what looks like records; beyond this the rest of the segment is given up.
+const SEARCH_MAX: usize = 1 << 30;
+
 /// What stands at the next place in a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReadItem {
@@ -210,14 +214,18 @@ impl SegmentReader {
     fn step_over(&mut self) -> io::Result<ReadItem> {
         let from = self.position();
         let begin = self.at;
+        let mut searched = 0;
         self.advance(1);
-        while self.limit - self.at >= RECORD_HEADER as u64 {
+        while self.limit - self.at >= RECORD_HEADER as u64 && searched < SEARCH_MAX {
             self.fill(RECORD_HEADER)?;
             match find_magic(&self.buffer) {
                 Some(0) if self.whole_record()?.is_some() => {
                     return Ok(ReadItem::Damaged { from, bytes: self.at - begin });
                 }
-                Some(0) => self.advance(1),
+                Some(0) => {
+                    searched += record::claimed_len(&self.buffer).unwrap_or(0);
+                    self.advance(1);
+                }
                 Some(ahead) => self.advance(ahead),
                 None if self.buffer.is_empty() => break, // the file is shorter than the limit
                 None => self.advance((self.buffer.len() + 1).saturating_sub(MAGIC.len()).max(1)),
@@ -251,4 +259,160 @@ impl SegmentReader {
 
 fn find_magic(bytes: &[u8]) -> Option<usize> {
     bytes.windows(MAGIC.len()).position(|window| window == MAGIC)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::record::{Head, Record};
+    use crate::log::sim::SimDisk;
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    fn header(number: u32) -> Vec<u8> {
+        SegmentHeader { number, uuid: Uuid::from_u128(1), opened_ms: 5, attributes: Bytes::new() }.encode()
+    }
+
+    fn record(n: u64, body: &[u8]) -> Vec<u8> {
+        let record = Record { arrival_ms: n, tenant: "t", kind: 0, more: false, member: 0, body };
+        [Head::new(&record).unwrap().as_bytes(), body].concat()
+    }
+
+    /// A segment of these records, and where each begins and the last ends.
+    fn segment(bodies: &[Vec<u8>]) -> (Vec<u8>, Vec<usize>) {
+        let mut bytes = header(1);
+        let mut starts = vec![bytes.len()];
+        for (n, body) in bodies.iter().enumerate() {
+            bytes.extend(record(n as u64, body));
+            starts.push(bytes.len());
+        }
+        (bytes, starts)
+    }
+
+    fn read(segments: &[Vec<u8>]) -> Vec<ReadItem> {
+        let disk = SimDisk::new(1);
+        for (index, bytes) in segments.iter().enumerate() {
+            disk.put(&segment::path(Path::new("d"), index as u32 + 1), bytes.clone());
+        }
+        let mut reader = Reader::open(disk.storage(), Path::new("d"), Position::default()).unwrap();
+        std::iter::from_fn(|| reader.next().unwrap()).collect()
+    }
+
+    fn arrivals(items: &[ReadItem]) -> Vec<u64> {
+        let records = items.iter().filter_map(|item| match item {
+            ReadItem::Record(record) => Some(record.arrival_ms),
+            _ => None,
+        });
+        records.collect()
+    }
+
+    fn lost(items: &[ReadItem]) -> u64 {
+        let bytes = items.iter().map(|item| match item {
+            ReadItem::Damaged { bytes, .. } | ReadItem::TornTail { bytes, .. } => *bytes,
+            _ => 0,
+        });
+        bytes.sum()
+    }
+
+    fn bodies() -> Vec<Vec<u8>> {
+        (0..5).map(|n| vec![n; 7 + usize::from(n) * 3]).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_appended_is_read_in_order(
+            bodies in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 0..20),
+        ) {
+            let items = read(&[segment(&bodies).0]);
+            prop_assert_eq!(items.len(), bodies.len());
+            for (item, body) in items.iter().zip(&bodies) {
+                let ReadItem::Record(record) = item else { panic!("{item:?}") };
+                prop_assert_eq!(&record.body[..], &body[..]);
+            }
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic_and_are_all_accounted_for(
+            bytes in prop::collection::vec(any::<u8>(), 0..400),
+            magics in prop::collection::vec(0..400usize, 0..8),
+        ) {
+            let mut bytes = bytes;
+            for at in magics {
+                if at + 4 <= bytes.len() {
+                    bytes[at..at + 4].copy_from_slice(&MAGIC);
+                }
+            }
+            let segment = [header(1), bytes.clone()].concat();
+            prop_assert_eq!(lost(&read(&[segment])), bytes.len() as u64);
+        }
+    }
+
+    #[test]
+    fn a_tail_torn_at_any_byte_loses_only_the_torn_record() {
+        let (bytes, starts) = segment(&bodies());
+        for cut in starts[0]..bytes.len() {
+            let items = read(&[bytes[..cut].to_vec()]);
+            let whole = starts.iter().filter(|start| **start <= cut).count() - 1;
+            assert_eq!(arrivals(&items), (0..whole as u64).collect::<Vec<_>>(), "cut at {cut}");
+            assert_eq!(lost(&items), (cut - starts[whole]) as u64, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn one_flipped_bit_loses_its_record_and_no_other() {
+        let (bytes, starts) = segment(&bodies());
+        for bit in starts[0] * 8..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let items = read(&[flipped]);
+            let hit = starts.iter().filter(|start| **start <= bit / 8).count() - 1;
+            let others: Vec<u64> = (0..5).filter(|n| *n != hit as u64).collect();
+            assert_eq!(arrivals(&items), others, "bit {bit}");
+            assert_eq!(lost(&items), (starts[hit + 1] - starts[hit]) as u64, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_garbled_header_is_reported_and_the_records_behind_it_are_read() {
+        for at in 0..48 {
+            let (mut bytes, _) = segment(&bodies());
+            bytes[at] ^= 0x10;
+            let items = read(&[bytes]);
+            assert!(matches!(items[0], ReadItem::BadHeader { segment: 1, .. }), "{:?}", items[0]);
+            assert_eq!(arrivals(&items), [0, 1, 2, 3, 4]);
+            assert_eq!(lost(&items), 48);
+        }
+    }
+
+    #[test]
+    fn reading_goes_on_from_a_position_and_across_segments() {
+        let (first, starts) = segment(&bodies());
+        let mut second = header(4);
+        second.extend(record(77, b"later"));
+        let disk = SimDisk::new(1);
+        disk.put(&segment::path(Path::new("d"), 1), first);
+        disk.put(&segment::path(Path::new("d"), 4), second);
+        let from = Position::new(1, starts[3] as u32);
+        let mut reader = Reader::open(disk.storage(), Path::new("d"), from).unwrap();
+        let items: Vec<ReadItem> = std::iter::from_fn(|| reader.next().unwrap()).collect();
+        assert_eq!(arrivals(&items), [3, 4, 77]);
+    }
+
+    #[test]
+    fn records_larger_than_a_chunk_and_damage_longer_than_one_are_read_over() {
+        let bodies = [vec![1; 3 * CHUNK], vec![0xF7; 2 * CHUNK + 5], vec![3; CHUNK - 1], vec![]];
+        let (mut bytes, starts) = segment(&bodies);
+        assert_eq!(arrivals(&read(&[bytes.clone()])), [0, 1, 2, 3]);
+        bytes[starts[1] + 9] ^= 1;
+        let items = read(&[bytes]);
+        assert_eq!(arrivals(&items), [0, 2, 3]);
+        assert_eq!(lost(&items), (starts[2] - starts[1]) as u64);
+    }
+
+    #[test]
+    fn a_record_inside_a_body_is_not_a_record() {
+        let inner = record(99, b"inner");
+        let (bytes, _) = segment(&[inner, b"x".to_vec()]);
+        assert_eq!(arrivals(&read(&[bytes])), [0, 1]);
+    }
 }
