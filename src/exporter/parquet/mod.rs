@@ -25,3 +25,6 @@ pub use encode::{EncodeError, Summary, encode};
 pub use object::{Target, TargetError, name};
 pub use source::{Piece, PieceKey, Pieces, Segment};
 pub use upload::{OpenError, Store, UploadError};
+
+#[cfg(test)]
+mod tests;
