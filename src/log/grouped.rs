@@ -493,7 +493,24 @@ mod tests {
     }
 
     #[test]
-    fn a_sealed_segment_is_durable_and_the_live_one_once_synced() {
+    fn a_segment_that_is_listed_as_sealed_survives_a_loss_of_power() {
+        for seed in 0..50 {
+            let disk = SimDisk::new(seed);
+            let (log, mut write_loop, _) = open(&disk, settings());
+            log.append_group(&group(1, 2, 100), NOW).unwrap();
+            write_loop.step();
+            log.seal();
+            assert!(log.sealed().is_empty());
+            write_loop.step();
+            let sealed = log.sealed();
+            disk.crash();
+            assert_eq!(sealed, segment::segments(&disk, Path::new(DIR)).unwrap().readable, "seed {seed}");
+            assert_eq!(recovered(&disk), [(1, 2)], "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn the_live_segment_is_durable_once_synced() {
         for seed in 0..100 {
             let disk = SimDisk::new(seed);
             let (log, mut write_loop, _) = open(&disk, settings());
