@@ -620,6 +620,27 @@ mod tests {
     }
 
     #[test]
+    fn a_sealed_file_gives_back_the_room_it_did_not_use() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir().unwrap();
+        let settings = GroupSettings { dir: dir.path().into(), reserve_bytes: 4 << 20, ..settings() };
+        let (log, mut write_loop, _) =
+            GroupLog::open(Arc::new(crate::log::Disk), settings, Box::new(|reason| panic!("{reason}")))
+                .unwrap();
+        for n in 1..=2 {
+            log.append_group(&group(n, 1, 1000), NOW).unwrap();
+            log.seal();
+            write_loop.step();
+        }
+        for info in log.sealed() {
+            let file = std::fs::metadata(&info.path).unwrap();
+            assert_eq!(file.len(), info.len);
+            assert!(file.blocks() * 512 < 1 << 20, "{} blocks", file.blocks());
+        }
+        assert_eq!(groups(&mut log.reader(Position::default())), [(1, 1), (2, 1)]);
+    }
+
+    #[test]
     fn a_full_queue_blocks_or_says_so() {
         let disk = SimDisk::new(1);
         let (log, write_loop, _) = open(&disk, GroupSettings { queue_bytes: 1000, ..settings() });
