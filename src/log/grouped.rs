@@ -493,7 +493,24 @@ mod tests {
     }
 
     #[test]
-    fn a_sealed_segment_is_durable_and_the_live_one_once_synced() {
+    fn a_segment_that_is_listed_as_sealed_survives_a_loss_of_power() {
+        for seed in 0..50 {
+            let disk = SimDisk::new(seed);
+            let (log, mut write_loop, _) = open(&disk, settings());
+            log.append_group(&group(1, 2, 100), NOW).unwrap();
+            write_loop.step();
+            log.seal();
+            assert!(log.sealed().is_empty());
+            write_loop.step();
+            let sealed = log.sealed();
+            disk.crash();
+            assert_eq!(sealed, segment::segments(&disk, Path::new(DIR)).unwrap().readable, "seed {seed}");
+            assert_eq!(recovered(&disk), [(1, 2)], "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn the_live_segment_is_durable_once_synced() {
         for seed in 0..100 {
             let disk = SimDisk::new(seed);
             let (log, mut write_loop, _) = open(&disk, settings());
@@ -600,6 +617,27 @@ mod tests {
         disk.set_capacity(None);
         assert_eq!(write_loop.step(), Step::Worked);
         assert_eq!(recovered(&disk).len(), 21);
+    }
+
+    #[test]
+    fn a_sealed_file_gives_back_the_room_it_did_not_use() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir().unwrap();
+        let settings = GroupSettings { dir: dir.path().into(), reserve_bytes: 4 << 20, ..settings() };
+        let (log, mut write_loop, _) =
+            GroupLog::open(Arc::new(crate::log::Disk), settings, Box::new(|reason| panic!("{reason}")))
+                .unwrap();
+        for n in 1..=2 {
+            log.append_group(&group(n, 1, 1000), NOW).unwrap();
+            log.seal();
+            write_loop.step();
+        }
+        for info in log.sealed() {
+            let file = std::fs::metadata(&info.path).unwrap();
+            assert_eq!(file.len(), info.len);
+            assert!(file.blocks() * 512 < 1 << 20, "{} blocks", file.blocks());
+        }
+        assert_eq!(groups(&mut log.reader(Position::default())), [(1, 1), (2, 1)]);
     }
 
     #[test]
