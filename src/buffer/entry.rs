@@ -99,7 +99,7 @@ impl Summary {
     pub fn randomness(&self, trace: TraceId) -> Randomness {
         match self.explicit {
             ExplicitRandomness::Root(rv) | ExplicitRandomness::Smallest(rv) => rv,
-            ExplicitRandomness::None => Randomness::of_trace_id(trace),
+            ExplicitRandomness::None => Randomness::of_trace(trace),
         }
     }
 }
@@ -138,8 +138,9 @@ pub(super) struct Entry {
     pub(super) root: u32,
     /// Segment in whose list it stands: never after its first unjudged span's.
     pub(super) listed: u32,
-    /// Spans not judged yet.
+    /// Spans not judged yet, and their bytes.
     pub(super) unjudged: u32,
+    pub(super) unjudged_bytes: u32,
     pub(super) due: Tick,
     /// When it was opened, or last re-opened.
     pub(super) opened: Tick,
@@ -167,6 +168,7 @@ impl Entry {
             root: refs::NONE,
             listed: 0,
             unjudged: 0,
+            unjudged_bytes: 0,
             due: Tick::default(),
             opened: Tick::default(),
             first_unjudged: Position::default(),

@@ -14,6 +14,8 @@ mod life;
 mod refs;
 mod shard;
 mod slots;
+#[cfg(test)]
+mod tests;
 
 use std::hash::BuildHasher;
 
@@ -62,6 +64,8 @@ pub struct Waits {
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     pub waits: Waits,
+    /// A trace with so many bytes that are not judged yet is judged at once: section 3 of the contract.
+    pub piece_bytes: u32,
     /// Kept traces remembered a shard after they left the log.
     pub remembered_max: usize,
     /// Key of the hashes, since senders choose the identifiers.

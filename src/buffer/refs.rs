@@ -101,6 +101,12 @@ impl Ring {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn in_order(&self) -> bool {
+        let all = self.chunks.iter().flat_map(|chunk| chunk.iter()).skip(self.gone).take(self.len);
+        all.is_sorted_by_key(SpanRef::position)
+    }
+
     /// The first number whose span lies at or after `end`, given that few do.
     pub(super) fn first_from(&self, end: Position) -> u32 {
         let mut at = self.gone + self.len;

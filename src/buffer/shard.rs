@@ -126,6 +126,9 @@ pub struct Shard {
     first_seen: Deadlines,
     /// Due `after_root` after their root or what re-opened them.
     rooted: Deadlines,
+    /// Due now: they fill a piece.
+    full: Vec<u32>,
+    piece_bytes: u32,
     kept: KeptMemory,
     waits: Waits,
     hasher: KeyHasher,
@@ -142,6 +145,8 @@ impl Shard {
             listed_from: 0,
             first_seen: Deadlines::default(),
             rooted: Deadlines::default(),
+            full: Vec::new(),
+            piece_bytes: settings.piece_bytes,
             kept: KeptMemory::new(settings.remembered_max),
             waits: settings.waits,
             hasher: settings.hasher(),
@@ -222,6 +227,11 @@ impl Shard {
         let Some(entry) = self.entries.get_mut(slot) else { return };
         entry.summary.fold(span, moment.generation);
         entry.unjudged += 1;
+        let bytes = entry.unjudged_bytes;
+        entry.unjudged_bytes = bytes.saturating_add(at.len());
+        if bytes < self.piece_bytes && entry.unjudged_bytes >= self.piece_bytes {
+            self.full.push(slot);
+        }
         let number = self.refs.push(at.chained(entry.head));
         entry.head = number;
         if span.root && !entry.root_seen {
@@ -270,8 +280,8 @@ impl Shard {
 
     /// Takes snapshots of up to `limit` traces that are due, of what lies before `through`.
     pub(super) fn take_due(&mut self, moment: Moment, through: Position, limit: usize) -> Vec<Candidate> {
-        let mut candidates = Vec::new();
         let beyond = self.refs.first_from(through);
+        let mut candidates = self.take_full(moment, through, beyond);
         while candidates.len() < limit {
             let tick = moment.now.tick;
             let Some((due, slot)) = self.rooted.pop_due(tick).or_else(|| self.first_seen.pop_due(tick))
@@ -284,6 +294,16 @@ impl Shard {
             }
         }
         candidates
+    }
+
+    fn take_full(&mut self, moment: Moment, through: Position, beyond: u32) -> Vec<Candidate> {
+        let full = std::mem::take(&mut self.full).into_iter();
+        full.filter_map(|slot| {
+            let fills = |entry: &&Entry| entry.unjudged_bytes >= self.piece_bytes && !entry.judging;
+            self.entries.get(slot).filter(fills)?;
+            self.snapshot(slot, Some(Reason::Full), through, beyond, moment)
+        })
+        .collect()
     }
 
     /// Takes snapshots of everything that waits, whenever it is due.
@@ -364,6 +384,7 @@ impl Shard {
         };
         entry.judging = true;
         entry.unjudged = excluded.count;
+        entry.unjudged_bytes = 0;
         if let Some(first) = excluded.first {
             entry.first_unjudged = first;
             entry.opened = moment.now.tick;
@@ -488,6 +509,11 @@ impl Shard {
 
     fn hash_of(&self, key: &Key) -> u32 {
         super::split(self.hasher.hash_one(key)).1
+    }
+
+    #[cfg(test)]
+    pub(super) fn in_order(&self) -> bool {
+        self.refs.in_order()
     }
 
     /// Remembers what an earlier life of the process has kept.

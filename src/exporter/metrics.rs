@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
+use crate::proto::Piece;
+
 /// Why spans did not reach a backend and never will.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lost {
@@ -37,18 +39,23 @@ impl Lost {
 pub struct Amount {
     pub spans: u64,
     pub records: u64,
-    /// Of record bodies.
+    /// Of OTLP.
     pub bytes: u64,
 }
 
 impl Amount {
     /// One record.
-    pub const fn record(spans: u32, bytes: usize) -> Self {
-        Self { spans: spans as u64, records: 1, bytes: bytes as u64 }
+    pub fn of(piece: &Piece) -> Self {
+        Self { spans: piece.spans.into(), records: 1, bytes: piece.otlp.len() as u64 }
     }
 
-    fn is_zero(self) -> bool {
-        self == Self::default()
+    /// Stops at zero.
+    const fn without(self, less: Self) -> Self {
+        Self {
+            spans: self.spans.saturating_sub(less.spans),
+            records: self.records.saturating_sub(less.records),
+            bytes: self.bytes.saturating_sub(less.bytes),
+        }
     }
 }
 
@@ -60,20 +67,43 @@ impl std::ops::AddAssign for Amount {
     }
 }
 
-impl std::ops::SubAssign for Amount {
-    /// Stops at zero.
-    fn sub_assign(&mut self, less: Self) {
-        self.spans = self.spans.saturating_sub(less.spans);
-        self.records = self.records.saturating_sub(less.records);
-        self.bytes = self.bytes.saturating_sub(less.bytes);
+/// What waits in one segment. A record may be settled a moment before it is counted as appended.
+#[derive(Clone, Copy, Debug, Default)]
+struct Balance {
+    appended: Amount,
+    settled: Amount,
+}
+
+impl Balance {
+    const fn left(self) -> Amount {
+        self.appended.without(self.settled)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    by_segment: BTreeMap<u32, Balance>,
+    /// Segments below it are passed: what comes of them has been counted.
+    passed: u32,
+}
+
+impl Pending {
+    fn balance(&mut self, segment: u32) -> Option<&mut Balance> {
+        (segment >= self.passed).then(|| self.by_segment.entry(segment).or_default())
+    }
+
+    fn left(&self) -> Amount {
+        let mut sum = Amount::default();
+        self.by_segment.values().for_each(|balance| sum += balance.left());
+        sum
     }
 }
 
 /// The counters of one exporter. Written by it and by the outbox, read by telemetry.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    /// By outbox segment: what is left of a segment that the cursor has passed cannot be read.
-    pending: Mutex<BTreeMap<u32, Amount>>,
+    /// By outbox segment: what is left of a segment that the cursor has passed could not be read.
+    pending: Mutex<Pending>,
     pending_at_start: AtomicU64,
     delivered: AtomicU64,
     lost: [AtomicU64; Lost::ALL.len()],
@@ -86,11 +116,7 @@ pub struct Metrics {
 
 impl Metrics {
     pub fn pending(&self) -> Amount {
-        let mut sum = Amount::default();
-        for amount in self.pending.lock().values() {
-            sum += *amount;
-        }
-        sum
+        self.pending.lock().left()
     }
 
     /// Spans that were pending when the process started.
@@ -135,7 +161,9 @@ impl Metrics {
 
     /// A record of the outbox waits for this exporter.
     pub(super) fn appended(&self, segment: u32, amount: Amount) {
-        *self.pending.lock().entry(segment).or_default() += amount;
+        if let Some(balance) = self.pending.lock().balance(segment) {
+            balance.appended += amount;
+        }
     }
 
     /// All that was appended so far was there before the process.
@@ -143,22 +171,24 @@ impl Metrics {
         self.pending_at_start.store(self.pending().spans, Relaxed);
     }
 
-    /// The fate of a record's part is known: `rejected` of its spans are lost, the others delivered.
+    /// The fate of a record, or of a part of one, is known: `rejected` of its spans are lost, the others delivered.
     pub(super) fn settled(&self, segment: u32, amount: Amount, rejected: u64) {
-        let spans = self.take(segment, amount);
-        let rejected = rejected.min(spans);
-        self.delivered.fetch_add(spans - rejected, Relaxed);
+        let mut pending = self.pending.lock();
+        let Some(balance) = pending.balance(segment) else { return };
+        balance.settled += amount;
+        drop(pending);
+        let rejected = rejected.min(amount.spans);
+        self.delivered.fetch_add(amount.spans - rejected, Relaxed);
         self.lost[Lost::Rejected as usize].fetch_add(rejected, Relaxed);
     }
 
     /// The cursor is past all segments before this one: what still waits in them is lost.
     pub(super) fn passed(&self, segment: u32, cause: Lost) -> Amount {
         let mut pending = self.pending.lock();
-        let rest = pending.split_off(&segment);
-        let mut lost = Amount::default();
-        for amount in std::mem::replace(&mut *pending, rest).into_values() {
-            lost += amount;
-        }
+        pending.passed = pending.passed.max(segment);
+        let rest = pending.by_segment.split_off(&segment);
+        let before = Pending { by_segment: std::mem::replace(&mut pending.by_segment, rest), passed: 0 };
+        let lost = before.left();
         self.lost[cause as usize].fetch_add(lost.spans, Relaxed);
         lost
     }
@@ -189,44 +219,45 @@ impl Metrics {
     pub(super) fn note(&self, error: &str) {
         *self.last_error.lock() = Some(error.to_owned());
     }
-
-    /// Spans that were pending still: not those of a segment that was given up meanwhile.
-    fn take(&self, segment: u32, amount: Amount) -> u64 {
-        let mut pending = self.pending.lock();
-        let Some(left) = pending.get_mut(&segment) else { return 0 };
-        let spans = amount.spans.min(left.spans);
-        *left -= amount;
-        if left.is_zero() {
-            pending.remove(&segment);
-        }
-        spans
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn record(spans: u32, bytes: usize) -> Amount {
+        Amount::of(&Piece { spans, otlp: vec![0; bytes].into(), ..Default::default() })
+    }
+
     #[test]
     fn what_is_left_behind_the_cursor_is_lost() {
         let metrics = Metrics::default();
-        metrics.appended(1, Amount::record(5, 100));
-        metrics.appended(2, Amount::record(3, 50));
-        metrics.settled(1, Amount::record(2, 40), 1);
+        metrics.appended(1, record(5, 100));
+        metrics.appended(2, record(3, 50));
+        metrics.settled(1, record(2, 40), 1);
         assert_eq!(metrics.passed(2, Lost::Corrupt).spans, 3);
         assert_eq!(
             (metrics.delivered(), metrics.lost(Lost::Rejected), metrics.lost(Lost::Corrupt)),
             (1, 1, 3)
         );
-        assert_eq!(metrics.pending(), Amount::record(3, 50));
+        assert_eq!(metrics.pending(), record(3, 50));
     }
 
     #[test]
     fn a_batch_of_a_segment_that_was_given_up_is_not_counted_twice() {
         let metrics = Metrics::default();
-        metrics.appended(1, Amount::record(5, 100));
+        metrics.appended(1, record(5, 100));
         metrics.passed(2, Lost::Evicted);
-        metrics.settled(1, Amount::record(5, 100), 0);
+        metrics.settled(1, record(5, 100), 0);
         assert_eq!((metrics.delivered(), metrics.lost(Lost::Evicted)), (0, 5));
+    }
+
+    #[test]
+    fn a_record_may_be_settled_before_it_is_counted() {
+        let metrics = Metrics::default();
+        metrics.settled(1, record(5, 100), 0);
+        assert_eq!(metrics.pending(), Amount::default());
+        metrics.appended(1, record(5, 100));
+        assert_eq!((metrics.delivered(), metrics.pending()), (5, Amount::default()));
     }
 }

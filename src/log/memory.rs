@@ -47,6 +47,8 @@ pub struct AppendedRecord {
 #[derive(Debug)]
 pub struct Segment {
     pub number: u32,
+    /// Of an earlier life: nothing is appended to it.
+    restored: bool,
     records: RwLock<Vec<StoredRecord>>,
     used: AtomicUsize,
     charged: AtomicUsize,
@@ -94,6 +96,19 @@ impl Memory {
         live.next_number += 1;
         live.segments.push_back(segment.clone());
         segment
+    }
+
+    /// Puts a record of an earlier life back at its old place. Positions never go back; those of new
+    /// segments lie above them.
+    pub fn restore(&self, at: Position, bytes: Bytes, arrival_ms: u64) -> StoredRecord {
+        let newest = self.newest().filter(|segment| segment.number == at.segment);
+        let segment = newest.unwrap_or_else(|| {
+            let segment = Arc::new(Segment { restored: true, ..Segment::new(at.segment, arrival_ms) });
+            self.live.write().segments.push_back(segment.clone());
+            segment
+        });
+        self.bytes.fetch_add(bytes.len() + RECORD_COST, Relaxed);
+        segment.push_at(StoredRecord { at, bytes }, arrival_ms)
     }
 
     /// Counts what the index spends on a segment's records; it makes the segment full as its bytes do.
@@ -165,6 +180,7 @@ impl Segment {
     fn new(number: u32, opened_ms: u64) -> Self {
         Self {
             number,
+            restored: false,
             records: RwLock::default(),
             used: AtomicUsize::new(0),
             charged: AtomicUsize::new(0),
@@ -174,13 +190,16 @@ impl Segment {
     }
 
     fn fits(&self, len: usize, segment_bytes: usize) -> bool {
-        self.cost() + len + RECORD_COST <= segment_bytes
+        !self.restored && self.cost() + len + RECORD_COST <= segment_bytes
     }
 
     fn push(&self, bytes: Bytes, arrival_ms: u64) -> StoredRecord {
-        let len = bytes.len();
         let offset = SEGMENT_HEADER + self.used.load(Relaxed);
-        let record = StoredRecord { at: Position::new(self.number, offset as u32), bytes };
+        self.push_at(StoredRecord { at: Position::new(self.number, offset as u32), bytes }, arrival_ms)
+    }
+
+    fn push_at(&self, record: StoredRecord, arrival_ms: u64) -> StoredRecord {
+        let len = record.bytes.len();
         let mut records = self.records.write();
         records.push(record.clone());
         drop(records);
@@ -247,5 +266,82 @@ impl StoredRecord {
             Ok(parsed) => self.bytes.slice(parsed.body()),
             Err(_) => Bytes::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::record::{Head, RECORD_HEADER, Record};
+
+    fn append(memory: &Memory, arrival_ms: u64, body: &[u8]) -> AppendedRecord {
+        let record = Record { arrival_ms, tenant: "acme", kind: 1, more: false, member: 0, body };
+        memory.append(Head::new(&record).unwrap().as_bytes(), body, arrival_ms)
+    }
+
+    #[test]
+    fn a_record_is_found_by_any_byte_of_it() {
+        let memory = Memory::new(4096, 7);
+        let first = append(&memory, 1, b"one").record;
+        let second = append(&memory, 2, b"second").record;
+        assert_eq!(first.at, Position::new(7, SEGMENT_HEADER as u32));
+        assert_eq!(first.end(), second.at);
+        for offset in second.at.offset..second.end().offset {
+            let found = memory.record_of(Position::new(7, offset)).unwrap();
+            assert_eq!(found.at, second.at);
+            assert_eq!(found.body(), "second");
+            assert_eq!(found.parse().unwrap().tenant, "acme");
+        }
+        assert!(memory.record_of(second.end()).is_none());
+        assert!(memory.record_of(Position::new(7, SEGMENT_HEADER as u32 - 1)).is_none());
+        assert!(memory.record_of(Position::new(6, 100)).is_none());
+    }
+
+    #[test]
+    fn records_of_a_segment_share_one_allocation() {
+        let memory = Memory::new(1 << 20, 1);
+        let records: Vec<StoredRecord> =
+            (0..10).map(|n| append(&memory, n, &[n as u8; 100]).record).collect();
+        for pair in records.windows(2) {
+            assert_eq!(pair[0].bytes.as_ptr_range().end, pair[1].bytes.as_ptr());
+        }
+    }
+
+    #[test]
+    fn a_full_segment_is_followed_by_the_next_and_a_large_record_has_its_own() {
+        let memory = Memory::new(1000, 1);
+        let opened: Vec<bool> = (0..4).map(|n| append(&memory, n, &[0; 400]).opened).collect();
+        assert_eq!(opened, [true, false, true, false]);
+        let large = append(&memory, 9, &[0; 5000]);
+        assert_eq!((large.opened, large.record.at.segment), (true, 3));
+        assert_eq!(append(&memory, 10, b"").record.at, Position::new(4, SEGMENT_HEADER as u32));
+        assert_eq!(memory.segment(3).unwrap().last_arrival_ms(), 9);
+    }
+
+    #[test]
+    fn what_the_index_costs_fills_a_segment() {
+        let memory = Memory::new(1000, 1);
+        append(&memory, 1, &[0; 100]);
+        memory.charge(1, 900);
+        assert!(append(&memory, 2, &[0; 100]).opened);
+        assert_eq!(memory.segment(1).unwrap().charged(), 900);
+    }
+
+    #[test]
+    fn bytes_are_given_back_when_a_segment_retires_and_the_newest_never_does() {
+        let memory = Memory::new(1000, 1);
+        append(&memory, 1, &[0; 800]);
+        let kept = append(&memory, 2, &[7; 800]).record;
+        memory.charge(1, 50);
+        let both = memory.bytes();
+        assert_eq!(both, 2 * (RECORD_HEADER + 4 + 800 + RECORD_COST) + 50);
+        assert_eq!(memory.low(), 1);
+        assert_eq!(memory.retire_oldest().unwrap().number, 1);
+        assert_eq!(memory.bytes(), RECORD_HEADER + 4 + 800 + RECORD_COST);
+        assert!(memory.retire_oldest().is_none());
+        memory.charge(1, 50);
+        assert_eq!(memory.bytes(), RECORD_HEADER + 4 + 800 + RECORD_COST);
+        assert_eq!((memory.low(), memory.len()), (2, 1));
+        assert_eq!(kept.body(), vec![7; 800]);
     }
 }

@@ -12,15 +12,23 @@
 //! Reading order: `record`, `segment`, `memory`, `writer`, `reader`, `grouped`; `storage` is the only
 //! way to a disk, `sim` its double for tests.
 
+pub mod grouped;
 pub mod memory;
+pub mod reader;
 pub mod record;
 pub mod segment;
+pub mod sim;
 pub mod storage;
 mod waiters;
 pub mod writer;
 
+pub use grouped::{
+    AppendError, Appended, Found, Group, GroupItem, GroupLog, GroupReader, GroupRecord, GroupSettings,
+};
 pub use memory::{AppendedRecord, Memory, Segment, StoredRecord};
+pub use reader::{ReadItem, ReadRecord, Reader};
 pub use record::{Damage, Head, Parsed, Record, RecordTooLarge};
 pub use segment::{HeaderFault, SegmentHeader, SegmentInfo, Segments};
+pub use sim::SimDisk;
 pub use storage::{Disk, File, Open, Storage};
 pub use writer::{Settings, Step, SyncMode, WriteFailed, WriteLoop, Writer};

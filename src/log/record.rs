@@ -176,3 +176,58 @@ fn u16_at(bytes: &[u8], at: usize) -> u16 {
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn encode(record: &Record<'_>) -> Vec<u8> {
+        [Head::new(record).unwrap().as_bytes(), record.body].concat()
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(
+            arrival_ms: u64, tenant in ".{0,20}", kind: u8, more: bool, member: u32,
+            body in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let record = Record { arrival_ms, tenant: &tenant, kind, more, member, body: &body };
+            let bytes = encode(&record);
+            prop_assert_eq!(bytes.len(), record_len(tenant.len(), body.len()));
+            let parsed = parse_checked(&bytes).unwrap();
+            prop_assert_eq!(parsed.arrival_ms, arrival_ms);
+            prop_assert_eq!(parsed.tenant, &tenant);
+            prop_assert_eq!((parsed.kind, parsed.more, parsed.member), (kind, more, member));
+            prop_assert_eq!(&bytes[parsed.body()], &body);
+        }
+    }
+
+    #[test]
+    fn one_flipped_bit_anywhere_is_found() {
+        let record = Record { arrival_ms: 9, tenant: "acme", kind: 3, more: true, member: 2, body: b"spans" };
+        let bytes = encode(&record);
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(parse_checked(&flipped).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_length_beyond_every_limit_is_damage_before_anything_is_read() {
+        let record = Record { arrival_ms: 0, tenant: "", kind: 0, more: false, member: 0, body: b"" };
+        let mut bytes = encode(&record);
+        bytes[8..12].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert_eq!(parse_checked(&bytes), Err(Damage::Length));
+        assert_eq!(parse_checked(&bytes[..10]), Err(Damage::Short(RECORD_HEADER)));
+    }
+
+    #[test]
+    fn a_record_larger_than_a_reader_takes_is_refused() {
+        let body = vec![0; RECORD_MAX - RECORD_HEADER];
+        let fits = Record { arrival_ms: 0, tenant: "", kind: 0, more: false, member: 0, body: &body };
+        assert!(Head::new(&fits).is_ok());
+        assert!(Head::new(&Record { tenant: "t", ..fits }).is_err());
+    }
+}

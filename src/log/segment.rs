@@ -251,3 +251,81 @@ pub fn delete_below(storage: &dyn Storage, dir: &Path, number: u32) -> io::Resul
     }
     Ok(freed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::sim::SimDisk;
+
+    fn header(number: u32) -> SegmentHeader {
+        let attributes = Bytes::from_static(b"url");
+        SegmentHeader { number, uuid: Uuid::from_u128(7), opened_ms: 1_700_000_000_000, attributes }
+    }
+
+    #[test]
+    fn a_header_is_read_as_it_was_written() {
+        assert_eq!(SegmentHeader::decode(&header(5).encode()), Ok(header(5)));
+        assert_eq!(header(5).encode().len(), header(5).encoded_len());
+    }
+
+    #[test]
+    fn one_flipped_bit_in_a_header_is_found_and_is_not_a_newer_version() {
+        let bytes = header(5).encode();
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let fault = SegmentHeader::decode(&flipped).unwrap_err();
+            assert!(!matches!(fault, HeaderFault::NewerVersion(_)), "bit {bit}: {fault}");
+        }
+    }
+
+    #[test]
+    fn a_header_that_ends_early_is_short() {
+        let bytes = header(5).encode();
+        for len in 0..bytes.len() {
+            assert_eq!(SegmentHeader::decode(&bytes[..len]), Err(HeaderFault::Short), "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn a_folder_lists_readable_and_unreadable_segments_and_nothing_else() {
+        let disk = SimDisk::new(1);
+        let dir = Path::new("input");
+        disk.put(&path(dir, 2), header(2).encode());
+        disk.put(&path(dir, 10), header(10).encode());
+        disk.put(&path(dir, 3), header(4).encode());
+        disk.put(&path(dir, 4), vec![0; 100]);
+        disk.put(&dir.join("next.spare"), vec![0; 9]);
+        disk.put(&dir.join("12.log"), vec![0; 9]);
+        let found = segments(&disk, dir).unwrap();
+        assert_eq!(found.readable.iter().map(|segment| segment.number).collect::<Vec<_>>(), [2, 10]);
+        let faults: Vec<_> =
+            found.unreadable.iter().map(|segment| (segment.number, &segment.fault)).collect();
+        assert_eq!(faults, [(3, &HeaderFault::WrongNumber(4)), (4, &HeaderFault::Magic)]);
+        assert_eq!(next_number(&disk, dir, 3).unwrap(), 11);
+        assert_eq!(next_number(&disk, dir, 30).unwrap(), 31);
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_by_name() {
+        let disk = SimDisk::new(1);
+        let mut bytes = header(1).encode();
+        bytes[8..10].copy_from_slice(&2u16.to_le_bytes());
+        bytes[10..12].copy_from_slice(&(!2u16).to_le_bytes());
+        disk.put(&path(Path::new("input"), 1), bytes);
+        let error = segments(&disk, Path::new("input")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+        assert!(error.to_string().contains("input/0000000001.log: it has format version 2"), "{error}");
+    }
+
+    #[test]
+    fn only_segments_below_the_number_are_deleted() {
+        let disk = SimDisk::new(1);
+        let dir = Path::new("input");
+        for number in 1..=3 {
+            disk.put(&path(dir, number), vec![0; 10]);
+        }
+        assert_eq!(delete_below(&disk, dir, 3).unwrap(), 20);
+        assert_eq!(numbers(&disk, dir).unwrap(), [(3, 10)]);
+    }
+}

@@ -3,7 +3,7 @@
 use crate::trace::Position;
 use parking_lot::Mutex;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
 /// The written frontier and those who wait for it.
@@ -12,6 +12,8 @@ pub(super) struct Waiters {
     frontier: AtomicU64,
     /// Rises when all who wait are sent away.
     dismissals: AtomicU32,
+    /// Nobody will move the frontier any more.
+    ended: AtomicBool,
     /// Protects the list only; the frontier is read beside it.
     list: Mutex<List>,
 }
@@ -47,6 +49,7 @@ impl Waiters {
         Self {
             frontier: AtomicU64::new(frontier.to_u64()),
             dismissals: AtomicU32::new(0),
+            ended: AtomicBool::new(false),
             list: Mutex::default(),
         }
     }
@@ -74,6 +77,12 @@ impl Waiters {
         reached.into_iter().for_each(|waiting| waiting.waker.wake());
     }
 
+    /// Sends everyone away, now and from now on.
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+        self.dismiss();
+    }
+
     /// Sends everyone away who waits now.
     pub(super) fn dismiss(&self) {
         self.dismissals.fetch_add(1, Ordering::Release);
@@ -87,7 +96,9 @@ impl Wait<'_> {
         if self.waiters.frontier.load(Ordering::Acquire) >= self.end {
             return Some(Ok(()));
         }
-        (self.waiters.dismissals() != self.dismissals).then_some(Err(Dismissed))
+        let dismissed =
+            self.waiters.dismissals() != self.dismissals || self.waiters.ended.load(Ordering::Acquire);
+        dismissed.then_some(Err(Dismissed))
     }
 }
 

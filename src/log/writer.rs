@@ -607,6 +607,7 @@ impl WriteLoop {
     fn fail(&mut self, error: &io::Error) -> Step {
         let reason = format!("sync the log in {}: {error}", self.settings.dir.display());
         self.shared.queue.lock().ended = Some(reason.clone());
+        self.shared.waiters.end();
         self.dismiss();
         (self.fatal)(&reason);
         Step::Failed
@@ -620,6 +621,7 @@ impl WriteLoop {
             return Err(self.shared.failure());
         }
         self.shared.queue.lock().ended = Some(reason);
+        self.shared.waiters.end();
         self.dismiss();
         Ok(())
     }
@@ -632,4 +634,271 @@ enum Trouble {
     Retry(io::Error),
     /// What was written may be lost.
     Sync(io::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::memory::{Memory, StoredRecord};
+    use crate::log::reader::{ReadItem, Reader};
+    use crate::log::record::{Head, Record};
+    use crate::log::sim::SimDisk;
+    use crate::log::storage::Disk;
+    use futures::FutureExt;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use uuid::Uuid;
+
+    const DIR: &str = "input";
+
+    fn settings(sync: SyncMode) -> Settings {
+        Settings {
+            dir: DIR.into(),
+            first_segment: 1,
+            sync,
+            queue_bytes: 1 << 20,
+            reserve_bytes: 0,
+            sync_names: false,
+        }
+    }
+
+    fn never() -> Fatal {
+        Box::new(|reason| panic!("{reason}"))
+    }
+
+    /// A memory log and a writer, as the pipeline couples them.
+    struct Log {
+        memory: Memory,
+        writer: Writer,
+    }
+
+    impl Log {
+        fn build(disk: &SimDisk, settings: Settings, fatal: Fatal) -> (Self, WriteLoop) {
+            let memory = Memory::new(1000, settings.first_segment);
+            let (writer, write_loop) = Writer::build(disk.storage(), settings, fatal).unwrap();
+            (Self { memory, writer }, write_loop)
+        }
+
+        fn append(&self, n: u64, body: &[u8]) -> StoredRecord {
+            let record = Record { arrival_ms: n, tenant: "t", kind: 0, more: false, member: 0, body };
+            let appended = self.memory.append(Head::new(&record).unwrap().as_bytes(), body, n);
+            let stored = appended.record;
+            let opened = appended.opened.then(|| SegmentHeader {
+                number: stored.at.segment,
+                uuid: Uuid::from_u128(u128::from(n)),
+                opened_ms: n,
+                attributes: Bytes::new(),
+            });
+            self.writer.append(stored.at, opened, Bytes::new(), stored.bytes.clone());
+            stored
+        }
+    }
+
+    fn read(storage: Arc<dyn Storage>, dir: &Path) -> Vec<ReadItem> {
+        let mut reader = Reader::open(storage, dir, Position::default()).unwrap();
+        std::iter::from_fn(|| reader.next().unwrap()).collect()
+    }
+
+    fn arrivals(disk: &SimDisk) -> Vec<u64> {
+        let records = read(disk.storage(), Path::new(DIR)).into_iter().filter_map(|item| match item {
+            ReadItem::Record(record) => Some(record.arrival_ms),
+            _ => None,
+        });
+        records.collect()
+    }
+
+    #[test]
+    fn files_hold_the_positions_and_bytes_of_memory() {
+        let disk = SimDisk::new(1);
+        let (log, mut write_loop) = Log::build(&disk, settings(SyncMode::None), never());
+        let stored: Vec<StoredRecord> = (0..20).map(|n| log.append(n, &[n as u8; 300])).collect();
+        assert_eq!(write_loop.step(), Step::Worked);
+        assert_eq!(write_loop.step(), Step::Idle);
+        let items = read(disk.storage(), Path::new(DIR));
+        assert_eq!(items.len(), stored.len());
+        for (item, stored) in items.iter().zip(&stored) {
+            let ReadItem::Record(record) = item else { panic!("{item:?}") };
+            assert_eq!((record.at, record.end, &record.body), (stored.at, stored.end(), &stored.body()));
+        }
+        assert_eq!(log.writer.written(), stored[19].end());
+        assert_eq!(log.writer.queued_bytes(), 0);
+    }
+
+    #[test]
+    fn what_waits_together_is_one_write() {
+        let disk = SimDisk::new(1);
+        let (log, mut write_loop) = Log::build(&disk, settings(SyncMode::Always), never());
+        log.append(0, b"");
+        write_loop.step();
+        let before = disk.counts();
+        (1..10).for_each(|n| _ = log.append(n, b"spans"));
+        write_loop.step();
+        let after = disk.counts();
+        assert_eq!((after.writes - before.writes, after.syncs - before.syncs), (1, 1));
+    }
+
+    #[test]
+    fn a_waiter_is_told_when_its_record_is_written_and_not_before() {
+        let disk = SimDisk::new(1);
+        let (log, mut write_loop) = Log::build(&disk, settings(SyncMode::None), never());
+        let end = log.append(0, b"spans").end();
+        let mut wait = Box::pin(log.writer.wait(end));
+        assert!(wait.as_mut().now_or_never().is_none());
+        write_loop.step();
+        assert_eq!(wait.now_or_never(), Some(Ok(())));
+    }
+
+    #[test]
+    fn what_was_confirmed_survives_the_end_of_the_process_and_with_sync_a_loss_of_power() {
+        for seed in 0..100 {
+            let disk = SimDisk::new(seed);
+            let sync = if seed % 2 == 0 { SyncMode::Always } else { SyncMode::None };
+            let (log, mut write_loop) = Log::build(&disk, settings(sync), never());
+            (0..12).for_each(|n| _ = log.append(n, &[1; 200]));
+            write_loop.step();
+            (12..15).for_each(|n| _ = log.append(n, &[1; 200]));
+            if sync == SyncMode::Always {
+                disk.crash()
+            } else {
+                disk.kill()
+            }
+            assert_eq!(arrivals(&disk), (0..12).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn after_a_loss_of_power_what_was_synced_is_there_and_the_rest_is_whole_or_lost() {
+        for seed in 0..200 {
+            let disk = SimDisk::new(seed);
+            let (log, mut write_loop) = Log::build(&disk, settings(SyncMode::None), never());
+            (0..6).for_each(|n| _ = log.append(n, &[1; 250]));
+            let wanted = log.writer.request_sync();
+            write_loop.step();
+            assert_eq!(log.writer.synced(), wanted);
+            for n in 6..12 {
+                log.append(n, &[1; 250]);
+                write_loop.step();
+            }
+            disk.crash();
+            let found = arrivals(&disk);
+            assert!(found.starts_with(&[0, 1, 2, 3, 4, 5]), "seed {seed}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_full_disk_stalls_the_log_and_loses_nothing() {
+        let disk = SimDisk::new(1);
+        let (log, mut write_loop) = Log::build(&disk, settings(SyncMode::None), never());
+        log.append(0, &[1; 300]);
+        write_loop.step();
+        disk.set_capacity(Some(disk.used() + 100));
+        let end = log.append(1, &[2; 300]).end();
+        let mut wait = Box::pin(log.writer.wait(end));
+        assert!(wait.as_mut().now_or_never().is_none());
+        for _ in 1..TRIES_BEFORE_TELLING {
+            assert_eq!(write_loop.step(), Step::Stalled);
+        }
+        assert!(wait.as_mut().now_or_never().is_none());
+        assert!(log.writer.stalled().is_some() && !log.writer.has_room(1));
+        write_loop.step();
+        assert!(matches!(wait.now_or_never(), Some(Err(WriteFailed::Stalled(_)))));
+        disk.set_capacity(None);
+        log.append(2, &[3; 300]);
+        assert_eq!(write_loop.step(), Step::Worked);
+        assert!(log.writer.stalled().is_none() && log.writer.has_room(1));
+        assert_eq!(log.writer.wait(end).now_or_never(), Some(Ok(())));
+        assert_eq!(arrivals(&disk), [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_segment_that_cannot_be_begun_is_begun_when_there_is_room() {
+        let disk = SimDisk::new(1);
+        let (log, mut write_loop) = Log::build(&disk, settings(SyncMode::None), never());
+        disk.set_capacity(Some(10));
+        log.append(0, b"spans");
+        assert_eq!(write_loop.step(), Step::Stalled);
+        disk.set_capacity(None);
+        disk.fail_writes(1);
+        assert_eq!(write_loop.step(), Step::Stalled);
+        assert_eq!(write_loop.step(), Step::Worked);
+        assert_eq!(arrivals(&disk), [0]);
+    }
+
+    #[test]
+    fn a_failed_sync_is_final() {
+        let disk = SimDisk::new(1);
+        let told = Arc::new(AtomicUsize::new(0));
+        let teller = told.clone();
+        let fatal: Fatal = Box::new(move |_| _ = teller.fetch_add(1, Ordering::Relaxed));
+        let (log, mut write_loop) = Log::build(&disk, settings(SyncMode::Always), fatal);
+        log.append(0, b"");
+        write_loop.step();
+        disk.fail_syncs(1);
+        let end = log.append(1, b"").end();
+        assert_eq!(write_loop.step(), Step::Failed);
+        assert_eq!(write_loop.step(), Step::Failed);
+        assert_eq!(told.load(Ordering::Relaxed), 1);
+        assert!(matches!(log.writer.wait(end).now_or_never(), Some(Err(WriteFailed::Closed(_)))));
+        assert!(log.writer.sync_all().is_err());
+    }
+
+    #[test]
+    fn a_full_queue_has_no_room_until_it_is_written() {
+        let disk = SimDisk::new(1);
+        let (log, mut write_loop) =
+            Log::build(&disk, Settings { queue_bytes: 500, ..settings(SyncMode::None) }, never());
+        log.append(0, &[1; 300]);
+        assert!(log.writer.has_room(100) && !log.writer.has_room(300));
+        write_loop.step();
+        assert!(log.writer.has_room(300) && log.writer.has_room(10_000));
+    }
+
+    #[test]
+    fn many_threads_wait_for_one_writer_on_a_real_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = Settings { dir: dir.path().join("input"), ..settings(SyncMode::None) };
+        let input = settings.dir.clone();
+        let (writer, write_loop) = Writer::build(Arc::new(Disk), settings, never()).unwrap();
+        let log = Log { memory: Memory::new(100_000, 1), writer };
+        let thread = write_loop.spawn("input-log").unwrap();
+        let order = Mutex::new(());
+        std::thread::scope(|scope| {
+            for worker in 0..4 {
+                let (log, order) = (&log, &order);
+                scope.spawn(move || {
+                    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                    for n in 0..500 {
+                        let guard = order.lock();
+                        let end = log.append(worker * 500 + n, &[n as u8; 700]).end();
+                        drop(guard);
+                        runtime.block_on(log.writer.wait(end)).unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(log.writer.sync_all().unwrap(), log.writer.written());
+        drop(log);
+        thread.join().unwrap().unwrap();
+        assert_eq!(read(Arc::new(Disk), &input).len(), 2000);
+    }
+
+    #[test]
+    fn the_loop_ends_when_the_writer_is_dropped_and_writes_what_waits() {
+        let disk = SimDisk::new(1);
+        let (log, write_loop) = Log::build(&disk, settings(SyncMode::None), never());
+        (0..5).for_each(|n| _ = log.append(n, b"spans"));
+        drop(log);
+        write_loop.run().unwrap();
+        disk.crash();
+        assert_eq!(arrivals(&disk), [0, 1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn a_record_appended_after_the_end_is_refused_to_its_waiter() {
+        let disk = SimDisk::new(1);
+        let (log, write_loop) = Log::build(&disk, settings(SyncMode::None), never());
+        log.writer.close();
+        write_loop.run().unwrap();
+        let end = log.append(0, b"spans").end();
+        assert!(matches!(log.writer.wait(end).now_or_never(), Some(Err(WriteFailed::Closed(_)))));
+    }
 }

@@ -140,3 +140,6 @@ impl Bound {
         tokio::join!(grpc, http);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,7 +31,7 @@ impl Default for Settings {
 }
 
 #[derive(Debug)]
-pub struct Backoff {
+pub(super) struct Backoff {
     settings: Settings,
     /// In a row.
     failures: u32,
@@ -40,24 +40,24 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    pub fn new(settings: Settings) -> Self {
+    pub(super) fn new(settings: Settings) -> Self {
         Self { settings, failures: 0, down_since: None, resume: None }
     }
 
     /// Handed back with the fate of a request that starts now.
-    pub fn failures(&self) -> u32 {
+    pub(super) fn failures(&self) -> u32 {
         self.failures
     }
 
     /// When the next request may start.
-    pub fn resume(&self) -> Option<Instant> {
+    pub(super) fn resume(&self) -> Option<Instant> {
         self.resume
     }
 
     /// A request failed that started after `started` failures. `random` is in 0..1. True if all was well before.
     ///
     /// Requests that fail together are one failure.
-    pub fn failed(&mut self, started: u32, wait: Wait, now: Instant, random: f64) -> bool {
+    pub(super) fn failed(&mut self, started: u32, wait: Wait, now: Instant, random: f64) -> bool {
         let until = now + self.delay(started, wait, random);
         self.resume = Some(self.resume.map_or(until, |before| before.max(until)));
         if started == self.failures {
@@ -69,7 +69,7 @@ impl Backoff {
     }
 
     /// A request was answered. How long none was, if the one before was not.
-    pub fn answered(&mut self, now: Instant) -> Option<Duration> {
+    pub(super) fn answered(&mut self, now: Instant) -> Option<Duration> {
         self.failures = 0;
         self.resume = None;
         self.down_since.take().map(|since| now - since)

@@ -18,6 +18,7 @@ use super::backoff::{self, Backoff};
 use super::outcome::{Outcome, Wait};
 use super::split::split;
 use crate::exporter::metrics::{Amount, Metrics};
+use crate::exporter::outbox::Parcel;
 use crate::trace::{Position, TraceId};
 
 /// After so many refusals in a row refused batches are not divided to save the good pieces: there are none.
@@ -44,18 +45,6 @@ impl Default for Settings {
     }
 }
 
-/// A piece as the outbox has it.
-#[derive(Clone, Debug)]
-pub struct Piece {
-    pub segment: u32,
-    /// Past its record.
-    pub end: Position,
-    pub tenant: Arc<str>,
-    pub trace: TraceId,
-    pub spans: u32,
-    pub otlp: Bytes,
-}
-
 /// What to send: the concatenated body is one ExportTraceServiceRequest.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -67,7 +56,7 @@ pub struct Request {
 
 /// What somebody should read in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+pub(super) enum Event {
     Down {
         error: String,
     },
@@ -110,7 +99,7 @@ struct Flight {
 }
 
 #[derive(Debug)]
-pub struct Queue {
+pub(super) struct Queue {
     settings: Settings,
     metrics: Arc<Metrics>,
     /// Still filling, one a tenant, oldest first.
@@ -125,7 +114,7 @@ pub struct Queue {
 }
 
 impl Queue {
-    pub fn new(settings: Settings, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(settings: Settings, metrics: Arc<Metrics>) -> Self {
         Self {
             settings,
             metrics,
@@ -141,35 +130,31 @@ impl Queue {
     }
 
     /// There is room for more pieces.
-    pub fn wants(&self) -> bool {
+    pub(super) fn wants(&self) -> bool {
         self.held_bytes < self.settings.batch_bytes * (self.settings.in_flight + 1)
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.open.is_empty() && self.ready.is_empty() && self.flights.is_empty()
     }
 
     /// How far everything is settled, if that has moved since it was asked last.
-    pub fn reached(&mut self) -> Option<Position> {
+    pub(super) fn reached(&mut self) -> Option<Position> {
         self.prefix.moved.take()
     }
 
-    pub fn push(&mut self, piece: Piece, now: Instant) {
-        let limit = self.settings.batch_bytes;
-        if piece.otlp.len() <= limit {
-            let number = self.prefix.push(piece.end, 1);
-            let amount = Amount::record(piece.spans, piece.otlp.len());
-            let Piece { segment, trace, otlp, tenant, .. } = piece;
-            return self.add(tenant, Part { number, segment, trace, amount, otlp }, now);
+    pub(super) fn push(&mut self, parcel: Parcel, now: Instant) {
+        let Parcel { at, end, tenant, piece } = parcel;
+        let (segment, trace) = (at.segment, piece.trace().unwrap_or_default());
+        if piece.otlp.len() <= self.settings.batch_bytes {
+            let number = self.prefix.push(end, 1);
+            let amount = Amount::of(&piece);
+            return self.add(tenant, Part { number, segment, trace, amount, otlp: piece.otlp }, now);
         }
-        self.push_divided(piece, now);
-    }
-
-    /// Each part is a request of its own.
-    fn push_divided(&mut self, piece: Piece, now: Instant) {
-        self.close_tenant(&piece.tenant);
+        // Each part is a request of its own.
+        self.close_tenant(&tenant);
         let parts = split(&piece.otlp, self.settings.batch_bytes);
-        let number = self.prefix.push(piece.end, parts.len());
+        let number = self.prefix.push(end, parts.len());
         let last = parts.len() - 1;
         let mut spans_left = piece.spans;
         for (n, part) in parts.into_iter().enumerate() {
@@ -177,19 +162,18 @@ impl Queue {
             spans_left -= spans;
             let amount =
                 Amount { spans: spans.into(), records: u64::from(n == last), bytes: part.otlp.len() as u64 };
-            let Piece { segment, trace, .. } = piece;
-            self.add(piece.tenant.clone(), Part { number, segment, trace, amount, otlp: part.otlp }, now);
-            self.close_tenant(&piece.tenant);
+            self.add(tenant.clone(), Part { number, segment, trace, amount, otlp: part.otlp }, now);
+            self.close_tenant(&tenant);
         }
     }
 
     /// Nothing more comes soon: batches need not fill.
-    pub fn flush(&mut self) {
+    pub(super) fn flush(&mut self) {
         self.ready.extend(self.open.drain(..));
     }
 
     /// The next request, if one is due and may start.
-    pub fn next(&mut self, now: Instant) -> Option<Request> {
+    pub(super) fn next(&mut self, now: Instant) -> Option<Request> {
         self.close_due(now);
         let paused = self.backoff.resume().is_some_and(|resume| now < resume);
         if paused || !self.may_start() {
@@ -208,7 +192,7 @@ impl Queue {
     }
 
     /// When `next` may have something to give though nothing else has happened.
-    pub fn due(&self) -> Option<Instant> {
+    pub(super) fn due(&self) -> Option<Instant> {
         if !self.may_start() {
             return None;
         }
@@ -219,7 +203,7 @@ impl Queue {
     }
 
     /// The fate of a request. `random` is in 0..1.
-    pub fn settle(&mut self, id: u64, outcome: Outcome, now: Instant, random: f64) -> Vec<Event> {
+    pub(super) fn settle(&mut self, id: u64, outcome: Outcome, now: Instant, random: f64) -> Vec<Event> {
         let Some(Flight { batch, failures }) = self.flights.remove(&id) else { return Vec::new() };
         let state = match outcome {
             Outcome::Retry { wait, ref error } => self.failed(failures, wait, error, now, random),
@@ -351,6 +335,7 @@ impl Prefix {
 mod tests {
     use super::*;
     use crate::exporter::metrics::Lost;
+    use crate::proto::Piece;
 
     const DELIVERED: Outcome = Outcome::Delivered { rejected: 0, message: String::new() };
 
@@ -372,17 +357,15 @@ mod tests {
         /// A piece of `bytes` bytes and as many tens of spans, at position (1, its number).
         fn push(&mut self, tenant: &str, bytes: usize) {
             self.pushed += 1;
-            let spans = bytes as u32 / 10;
-            self.metrics.appended(1, Amount::record(spans, bytes));
-            let piece = Piece {
-                segment: 1,
-                end: Position::new(1, self.pushed),
-                tenant: tenant.into(),
-                trace: TraceId([self.pushed as u8; 16]),
-                spans,
-                otlp: vec![0xff; bytes].into(),
-            };
-            self.queue.push(piece, self.now);
+            self.push_otlp(tenant, bytes as u32 / 10, vec![0xff; bytes].into());
+        }
+
+        fn push_otlp(&mut self, tenant: &str, spans: u32, otlp: Bytes) {
+            let trace_id = TraceId([self.pushed as u8; 16]).into();
+            let piece = Piece { trace_id, spans, otlp, ..Default::default() };
+            self.metrics.appended(1, Amount::of(&piece));
+            let (at, end) = (Position::new(1, self.pushed - 1), Position::new(1, self.pushed));
+            self.queue.push(Parcel { at, end, tenant: tenant.into(), piece }, self.now);
         }
 
         fn next(&mut self) -> Option<(u64, Vec<usize>)> {
@@ -554,9 +537,8 @@ mod tests {
         let scope = ScopeSpans { spans: vec![span; 5], ..Default::default() };
         let resource_spans = vec![ResourceSpans { scope_spans: vec![scope], ..Default::default() }];
         let otlp: Bytes = ExportTraceServiceRequest { resource_spans }.encode_to_vec().into();
-        bench.metrics.appended(1, Amount::record(5, otlp.len()));
-        let (end, trace) = (Position::new(1, 1), TraceId([1; 16]));
-        bench.queue.push(Piece { segment: 1, end, tenant: "".into(), trace, spans: 5, otlp }, bench.now);
+        bench.pushed = 1;
+        bench.push_otlp("", 5, otlp);
         for left in (0..5).rev() {
             let (id, sizes) = bench.next().unwrap();
             assert_eq!(sizes.len(), 1);
@@ -564,7 +546,7 @@ mod tests {
             bench.settle(id, DELIVERED);
             assert_eq!(bench.metrics.pending().spans, left);
         }
-        assert_eq!(bench.queue.reached(), Some(end));
+        assert_eq!(bench.queue.reached(), Some(Position::new(1, 1)));
         assert!(bench.queue.is_empty());
     }
 }

@@ -18,15 +18,15 @@ const SPANS: u32 = 2;
 
 /// An ExportTraceServiceRequest and the number of its spans.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Part {
-    pub otlp: Bytes,
-    pub spans: u32,
+pub(super) struct Part {
+    pub(super) otlp: Bytes,
+    pub(super) spans: u32,
 }
 
 /// Parts of at most `limit` bytes, except where one span with its envelope is larger.
 ///
 /// Bytes that are no request come back as they are: the backend shall say so.
-pub fn split(piece: &Bytes, limit: usize) -> Vec<Part> {
+pub(super) fn split(piece: &Bytes, limit: usize) -> Vec<Part> {
     divide(piece, limit)
         .unwrap_or_else(|| vec![Part { otlp: piece.clone(), spans: count(piece).unwrap_or(0) }])
 }

@@ -1,0 +1,168 @@
+//! A backend that is down, refuses, is slow or rejects delays nothing but itself and loses nothing in silence.
+
+use std::time::Duration;
+
+use tonic::Code;
+
+use super::support::{
+    Backend, Fault, Metrics, Random, Sender, Setup, Tailwater, Trace, eventually, long, request,
+};
+
+const KEEP_ALL: &str = "\n  - { name: all, keep: 100% }";
+const WITHIN: Duration = Duration::from_secs(60);
+/// Above the budget of these tests: the constants (sketches, one row group, the allocator's slack).
+const RESIDENT_MAX: u64 = 700 << 20;
+
+async fn forwarding_to(backend: &Backend) -> Tailwater {
+    let setup = Setup { policies: KEEP_ALL.to_owned(), ..Setup::default() };
+    setup.forward_to("backend", &format!("endpoint: \"{}\"", backend.grpc())).start().await
+}
+
+/// Delivers a hundred requests of twenty traces, spread over this time; returns the number of spans.
+async fn load(sender: &mut Sender, random: &mut Random, over: Duration) -> usize {
+    let mut spans = 0;
+    for _ in 0..100 {
+        let traces: Vec<_> = (0..20).map(|_| Trace::new(random)).collect();
+        spans += 60;
+        sender.deliver(&request(&traces)).await;
+        tokio::time::sleep(over / 100).await;
+    }
+    spans
+}
+
+async fn arrives(backend: &Backend, spans: usize) {
+    eventually("every kept span is at the backend", WITHIN, async || {
+        (backend.distinct() >= spans).then_some(())
+    })
+    .await;
+    assert_eq!(backend.distinct(), spans);
+}
+
+/// kept = delivered + pending + lost, of one exporter of a process that began with an empty outbox.
+fn assert_exporter_balances(metrics: &Metrics, kept: u64) {
+    let of = |name| metrics.sum(name, &[("exporter", "backend")]) as u64;
+    let (delivered, pending, lost) = (
+        of("tailwater_exporter_delivered_spans_total"),
+        of("tailwater_exporter_pending_spans"),
+        of("tailwater_exporter_lost_spans_total"),
+    );
+    assert_eq!(
+        kept,
+        delivered + pending + lost,
+        "kept = delivered {delivered} + pending {pending} + lost {lost}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_that_was_down_gets_everything_once_it_is_back() {
+    let mut backend = Backend::start().await;
+    let tailwater = forwarding_to(&backend).await;
+    let (mut sender, mut random) = (Sender::to(&tailwater), Random(1));
+    let mut sent = load(&mut sender, &mut random, Duration::from_secs(1)).await;
+    backend.down().await;
+    sent += load(&mut sender, &mut random, long(Duration::from_secs(8), Duration::from_secs(60))).await;
+    let disk = tailwater.data_bytes();
+    assert!(disk < 1 << 30, "{disk} bytes on disk");
+    assert!(tailwater.resident() < RESIDENT_MAX, "{} bytes resident", tailwater.resident());
+    backend.up().await;
+    sent += load(&mut sender, &mut random, Duration::from_secs(1)).await;
+    arrives(&backend, sent).await;
+    let ledger = tailwater.judged().await;
+    assert_eq!((ledger.accepted, ledger.kept), (sent as u64, sent as u64));
+    assert_exporter_balances(&tailwater.metrics().await, ledger.kept);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_that_is_unavailable_for_a_while_gets_everything() {
+    let backend = Backend::start().await;
+    backend.fault(Fault::Answers(Code::Unavailable));
+    let tailwater = forwarding_to(&backend).await;
+    let mut sender = Sender::to(&tailwater);
+    let sent = load(&mut sender, &mut Random(2), Duration::from_secs(3)).await;
+    eventually("it is asked again and again", WITHIN, async || (backend.requests() > 3).then_some(())).await;
+    backend.fault(Fault::None);
+    arrives(&backend, sent).await;
+    let ledger = tailwater.judged().await;
+    assert_exporter_balances(&tailwater.metrics().await, ledger.kept);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_backend_holds_up_no_sender() {
+    let backend = Backend::start().await;
+    backend.fault(Fault::Slow(Duration::from_secs(2)));
+    let tailwater = forwarding_to(&backend).await;
+    let mut sender = Sender::to(&tailwater);
+    let began = tokio::time::Instant::now();
+    let sent = load(&mut sender, &mut Random(3), Duration::from_secs(2)).await;
+    assert!(began.elapsed() < Duration::from_secs(8), "senders took {:?}", began.elapsed());
+    arrives(&backend, sent).await;
+    let ledger = tailwater.judged().await;
+    assert_exporter_balances(&tailwater.metrics().await, ledger.kept);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_backend_refuses_for_good_is_counted_lost_and_the_rest_goes_on() {
+    let backend = Backend::start().await;
+    backend.fault(Fault::Answers(Code::InvalidArgument));
+    let tailwater = forwarding_to(&backend).await;
+    let (mut sender, mut random) = (Sender::to(&tailwater), Random(4));
+    let refused = load(&mut sender, &mut random, Duration::from_secs(1)).await;
+    let lost = async || {
+        let labels = [("exporter", "backend"), ("cause", "rejected")];
+        tailwater.metrics().await.sum("tailwater_exporter_lost_spans_total", &labels) as usize
+    };
+    eventually("all of it is counted", WITHIN, async || (lost().await == refused).then_some(())).await;
+    backend.fault(Fault::None);
+    let sent = load(&mut sender, &mut random, Duration::from_secs(1)).await;
+    arrives(&backend, sent).await;
+    assert_eq!(lost().await, refused);
+    let ledger = tailwater.judged().await;
+    assert_eq!(ledger.kept as usize, refused + sent);
+    assert_exporter_balances(&tailwater.metrics().await, ledger.kept);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partial_success_is_counted_and_never_sent_again() {
+    let backend = Backend::start().await;
+    backend.fault(Fault::Rejects(1));
+    let tailwater = forwarding_to(&backend).await;
+    let mut sender = Sender::to(&tailwater);
+    let sent = load(&mut sender, &mut Random(5), Duration::from_secs(1)).await;
+    arrives(&backend, sent).await;
+    tailwater.judged().await;
+    assert!(backend.counts().values().all(|&times| times == 1), "sent again");
+    let lost =
+        tailwater.metrics().await.sum("tailwater_exporter_lost_spans_total", &[("exporter", "backend")]);
+    assert_eq!(lost as usize, backend.requests(), "one span of each request");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_backend_delays_only_itself() {
+    let backend = Backend::start().await;
+    let mut dead = Backend::start().await;
+    dead.down().await;
+    let setup = Setup { policies: KEEP_ALL.to_owned(), ..Setup::default() }
+        .forward_to("backend", &format!("endpoint: \"{}\"", backend.grpc()))
+        .forward_to("dead", &format!("endpoint: \"{}\"", dead.grpc()));
+    let tailwater = setup.start().await;
+    let mut sender = Sender::to(&tailwater);
+    let sent = load(&mut sender, &mut Random(6), Duration::from_secs(1)).await;
+    arrives(&backend, sent).await;
+    assert_eq!(dead.distinct(), 0);
+    dead.up().await;
+    arrives(&dead, sent).await;
+    tailwater.judged().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_over_http_gets_the_same() {
+    let backend = Backend::start().await;
+    let keys = format!("endpoint: \"{}\", protocol: http", backend.http());
+    let setup = Setup { policies: KEEP_ALL.to_owned(), ..Setup::default() };
+    let tailwater = setup.forward_to("backend", &keys).start().await;
+    let mut sender = Sender::to(&tailwater);
+    let sent = load(&mut sender, &mut Random(7), Duration::from_secs(1)).await;
+    arrives(&backend, sent).await;
+    let ledger = tailwater.judged().await;
+    assert_exporter_balances(&tailwater.metrics().await, ledger.kept);
+}

@@ -1,0 +1,17 @@
+//! The process, on port 0, through real clients: what no smaller test can show.
+//!
+//! `support` is a small language, so that what differs is all one sees in a test. A [`support::Tailwater`] is the
+//! real binary as a child process; a [`support::Backend`] decodes what it gets with opentelemetry-proto's generated
+//! server, never with our own scan. Every test ends by asserting the ledger.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(unreachable_pub, reason = "modules of one test binary")]
+
+mod support;
+
+mod backend;
+mod bad_input;
+mod crash;
+mod parquet;
+mod sdk;
+mod statistics;

@@ -1,0 +1,47 @@
+//! The language of the integration tests.
+
+mod backend;
+mod ledger;
+mod metrics;
+mod object_store;
+mod rows;
+mod sender;
+mod table;
+mod tailwater;
+mod trace;
+
+use std::time::Duration;
+
+pub use backend::{Backend, Fault};
+pub use ledger::Ledger;
+pub use metrics::Metrics;
+pub use object_store::ObjectStore;
+pub use rows::{Row, files_below, hex, rows_below, to_hex};
+pub use sender::Sender;
+pub use table::{assert_row_is, read_with_duckdb, read_with_parquet_crate};
+pub use tailwater::{Setup, Tailwater};
+pub use trace::*;
+
+/// Asks every 50 ms until there is an answer; panics, naming what was waited for, if there is none in time.
+pub async fn eventually<T>(what: &str, within: Duration, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = tokio::time::Instant::now() + within;
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "not within {within:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// An HTTP client that talks plain HTTP to this machine.
+pub fn http_client() -> reqwest::Client {
+    // Needed to build a client at all; a second call finds the provider of the first.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().timeout(Duration::from_secs(30)).build().unwrap()
+}
+
+/// How long tests that outlast a fault keep it up: seconds, or the whole time with `TAILWATER_LONG` set.
+pub fn long(short: Duration, whole: Duration) -> Duration {
+    if std::env::var_os("TAILWATER_LONG").is_some() { whole } else { short }
+}

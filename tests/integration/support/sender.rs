@@ -1,0 +1,106 @@
+//! A sender that counts what it was promised.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTracePartialSuccess, ExportTraceServiceRequest,
+};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+
+use super::tailwater::Addresses;
+use super::{SpanKey, Tailwater, full_spans};
+
+/// The generated client, which follows a process from life to life.
+#[derive(Debug)]
+pub struct Sender {
+    to: Arc<Mutex<Addresses>>,
+    client: Option<(String, TraceServiceClient<Channel>)>,
+    tenant: Option<(String, String)>,
+    /// How often each span was handed to the process, acknowledged or not.
+    pub attempts: HashMap<SpanKey, usize>,
+    /// Spans of requests that were acknowledged whole.
+    pub acknowledged: HashSet<SpanKey>,
+}
+
+impl Sender {
+    pub fn to(tailwater: &Tailwater) -> Self {
+        Self {
+            to: tailwater.shared_addresses(),
+            client: None,
+            tenant: None,
+            attempts: HashMap::new(),
+            acknowledged: HashSet::new(),
+        }
+    }
+
+    /// Every request carries this header.
+    pub fn with_header(mut self, name: &str, value: &str) -> Self {
+        self.tenant = Some((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// One attempt.
+    pub async fn send(
+        &mut self,
+        request: &ExportTraceServiceRequest,
+    ) -> Result<ExportTracePartialSuccess, Status> {
+        let keys: Vec<SpanKey> = full_spans(request.clone()).map(|span| span.key()).collect();
+        let mut client = self.connect().await?;
+        for key in &keys {
+            *self.attempts.entry(*key).or_default() += 1;
+        }
+        let mut outgoing = tonic::Request::new(request.clone());
+        outgoing.set_timeout(Duration::from_secs(10));
+        if let Some((name, value)) = &self.tenant {
+            let name: tonic::metadata::AsciiMetadataKey = name.parse().unwrap();
+            outgoing.metadata_mut().insert(name, value.parse().unwrap());
+        }
+        let answer = client.export(outgoing).await.inspect_err(|_| self.client = None)?;
+        let partial = answer.into_inner().partial_success.unwrap_or_default();
+        if partial.rejected_spans == 0 {
+            self.acknowledged.extend(keys);
+        }
+        Ok(partial)
+    }
+
+    /// Sends until it is acknowledged, as an SDK does: again what may be sent again, at most for a minute.
+    pub async fn deliver(&mut self, request: &ExportTraceServiceRequest) {
+        for _ in 0..600 {
+            match self.send(request).await {
+                Ok(_) => return,
+                Err(status) if retryable(status.code()) => {
+                    tokio::time::sleep(Duration::from_millis(100)).await
+                }
+                Err(status) => panic!("refused for good: {status}"),
+            }
+        }
+        panic!("not acknowledged within a minute");
+    }
+
+    async fn connect(&mut self) -> Result<TraceServiceClient<Channel>, Status> {
+        let address = self.to.lock().unwrap().grpc.clone();
+        if let Some((known, client)) = &self.client
+            && *known == address
+        {
+            return Ok(client.clone());
+        }
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+        let channel = endpoint.connect().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        let client = TraceServiceClient::new(channel);
+        self.client = Some((address, client.clone()));
+        Ok(client)
+    }
+}
+
+/// OTLP's list of codes that a client may try again; a broken connection shows as `Unknown` or `Internal` here.
+fn retryable(code: Code) -> bool {
+    use Code::{Aborted, Cancelled, DataLoss, DeadlineExceeded, Internal, OutOfRange, Unavailable, Unknown};
+    matches!(
+        code,
+        Cancelled | DeadlineExceeded | Aborted | OutOfRange | Unavailable | DataLoss | Unknown | Internal
+    )
+}

@@ -1,0 +1,296 @@
+//! The binary as a child process.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::{Ledger, Metrics, eventually, http_client};
+
+/// Errors are kept, and one in twenty of the rest.
+const POLICIES: &str = r#"
+  - { name: errors, match: "{ status = error }", keep: 100% }
+  - { name: rest, keep: 5% }
+"#;
+
+/// What a test wants different from everybody else's configuration.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// YAML of the list of policies, indented by two.
+    pub policies: String,
+    pub memory: &'static str,
+    pub after_root: &'static str,
+    pub max_wait: &'static str,
+    pub disk: &'static str,
+    /// Where Parquet goes; nothing: a folder beside the data.
+    pub parquet_url: Option<String>,
+    /// More keys of the Parquet exporter, as `key: value`.
+    pub parquet_keys: Vec<String>,
+    /// One flow mapping of YAML for each OTLP exporter.
+    pub otlp: Vec<String>,
+    pub environment: Vec<(String, String)>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            policies: POLICIES.to_owned(),
+            memory: "256MiB",
+            after_root: "1s",
+            max_wait: "3s",
+            disk: "2GiB",
+            parquet_url: None,
+            parquet_keys: Vec::new(),
+            otlp: Vec::new(),
+            environment: Vec::new(),
+        }
+    }
+}
+
+impl Setup {
+    /// Adds an OTLP exporter.
+    pub fn forward_to(mut self, name: &str, keys: &str) -> Self {
+        self.otlp.push(format!("{{ name: {name}, {keys} }}"));
+        self
+    }
+
+    /// Starts the process and waits until it is ready.
+    pub async fn start(self) -> Tailwater {
+        let folder = TempDir::new().unwrap();
+        std::fs::write(folder.path().join("tailwater.yaml"), self.yaml(folder.path())).unwrap();
+        let mut tailwater = Tailwater {
+            life: None,
+            addresses: Arc::default(),
+            folder,
+            environment: self.environment,
+            log: Arc::default(),
+        };
+        tailwater.start().await;
+        tailwater
+    }
+
+    fn yaml(&self, folder: &Path) -> String {
+        let folder = folder.display();
+        let url = self.parquet_url.clone().unwrap_or_else(|| format!("file:{folder}/parquet"));
+        let keys: String = self.parquet_keys.iter().map(|key| format!("\n    {key}")).collect();
+        let otlp: String = self.otlp.iter().map(|exporter| format!("\n    - {exporter}")).collect();
+        let otlp = if otlp.is_empty() { String::new() } else { format!("\n  otlp:{otlp}") };
+        let Self { policies, memory, after_root, max_wait, disk, .. } = self;
+        format!(
+            r#"receivers:
+  otlp:
+    grpc: {{ listen: "127.0.0.1:0" }}
+    http: {{ listen: "127.0.0.1:0" }}
+data: {{ path: "{folder}/data", disk: {disk} }}
+buffer: {{ memory: {memory}, after_root: {after_root}, max_wait: {max_wait}, hindsight: 60s }}
+policies:{policies}
+exporters:
+  parquet:
+    url: "{url}"
+    roll: {{ age: 2s, size: 64MiB }}{keys}{otlp}
+telemetry: {{ listen: "127.0.0.1:0" }}
+"#
+        )
+    }
+}
+
+/// Where one life of the process listens.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Addresses {
+    pub grpc: String,
+    pub http: String,
+    pub telemetry: String,
+}
+
+impl Addresses {
+    /// What the process says when it listens, if this line of its log is that.
+    fn in_line(line: &str) -> Option<Self> {
+        let line: serde_json::Value = serde_json::from_str(line).ok()?;
+        let fields = line.get("fields").unwrap_or(&line);
+        let text = |name: &str| fields[name].as_str().map(str::to_owned);
+        (fields["message"] == "listening").then_some(())?;
+        Some(Self { grpc: text("grpc")?, http: text("http")?, telemetry: text("telemetry")? })
+    }
+}
+
+/// A process, its configuration and its folder. The folder outlives the process, so it can be started again.
+#[derive(Debug)]
+pub struct Tailwater {
+    life: Option<Child>,
+    addresses: Arc<Mutex<Addresses>>,
+    folder: TempDir,
+    environment: Vec<(String, String)>,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+impl Tailwater {
+    /// Starts the process, again after it ended, and waits until it is ready.
+    pub async fn start(&mut self) {
+        self.spawn();
+        self.ready().await;
+    }
+
+    fn spawn(&mut self) {
+        assert!(self.life.is_none(), "it runs");
+        let mut child = self.command().stderr(Stdio::piped()).spawn().unwrap();
+        let (tell, told) = mpsc::channel();
+        let (stderr, log) = (child.stderr.take().unwrap(), self.log.clone());
+        std::thread::spawn(move || read_log(stderr, &log, &tell));
+        self.life = Some(child);
+        let addresses = told.recv_timeout(Duration::from_secs(30)).expect("it says where it listens");
+        *self.addresses.lock().unwrap() = addresses;
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tailwater"));
+        command.arg("--config").arg(self.folder.path().join("tailwater.yaml")).args(["--log-format", "json"]);
+        command.current_dir(self.folder.path()).envs(self.environment.iter().cloned());
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command
+    }
+
+    async fn ready(&self) {
+        let url = format!("http://{}/readyz", self.addresses().telemetry);
+        let client = http_client();
+        eventually("/readyz turns true", Duration::from_secs(30), async || {
+            client.get(&url).send().await.ok().filter(|answer| answer.status().is_success())
+        })
+        .await;
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
+        let mut child = self.life.take().expect("it runs");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// SIGTERM, and waits until it has ended.
+    pub async fn terminate(&mut self) -> ExitStatus {
+        self.signal("TERM");
+        let mut child = self.life.take().expect("it runs");
+        eventually("it ends after SIGTERM", Duration::from_secs(60), async || child.try_wait().unwrap()).await
+    }
+
+    /// Judges and delivers everything and ends.
+    pub async fn drain(&mut self) {
+        let drained = self.command().arg("drain").stderr(Stdio::piped()).output().unwrap();
+        assert!(drained.status.success(), "drain: {}", String::from_utf8_lossy(&drained.stderr));
+        let mut child = self.life.take().expect("it runs");
+        let status =
+            eventually("it ends drained", Duration::from_secs(60), async || child.try_wait().unwrap()).await;
+        assert!(status.success(), "it ended with {status}");
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let pid = self.pid().to_string();
+        let status = Command::new("kill").args([&format!("-{signal}"), &pid]).status().unwrap();
+        assert!(status.success());
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.life.as_ref().expect("it runs").id()
+    }
+
+    /// Resident memory in bytes.
+    pub fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    }
+
+    /// Where the present life listens; a [`super::Sender`] follows it from life to life.
+    pub fn shared_addresses(&self) -> Arc<Mutex<Addresses>> {
+        self.addresses.clone()
+    }
+
+    fn addresses(&self) -> Addresses {
+        self.addresses.lock().unwrap().clone()
+    }
+
+    pub fn grpc(&self) -> String {
+        format!("http://{}", self.addresses().grpc)
+    }
+
+    pub fn http(&self) -> String {
+        format!("http://{}", self.addresses().http)
+    }
+
+    pub fn telemetry(&self) -> String {
+        format!("http://{}", self.addresses().telemetry)
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// The folder that Parquet goes to unless the setup says otherwise.
+    pub fn parquet(&self) -> PathBuf {
+        self.folder.path().join("parquet")
+    }
+
+    /// Bytes of all files of the data directory.
+    pub fn data_bytes(&self) -> u64 {
+        super::rows::files_below(&self.data())
+            .iter()
+            .filter_map(|file| file.metadata().ok())
+            .map(|m| m.len())
+            .sum()
+    }
+
+    pub async fn metrics(&self) -> Metrics {
+        let url = format!("{}/metrics", self.telemetry());
+        let answer = http_client().get(url).send().await.unwrap();
+        Metrics::parse(&answer.text().await.unwrap())
+    }
+
+    /// Asserts that the books balance. They are exact while nothing moves, so this waits for a moment of rest.
+    pub async fn assert_ledger(&self) -> Ledger {
+        let mut seen = None;
+        for _ in 0..200 {
+            let ledger = Ledger::of(&self.metrics().await);
+            if ledger.balances() && seen == Some(ledger) {
+                return ledger;
+            }
+            seen = Some(ledger);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("the ledger does not balance: {}", seen.unwrap());
+    }
+
+    /// Waits until every accepted span has been judged.
+    pub async fn judged(&self) -> Ledger {
+        eventually("everything is judged", Duration::from_secs(60), async || {
+            let ledger = Ledger::of(&self.metrics().await);
+            (ledger.buffered == 0 && ledger.balances()).then_some(ledger)
+        })
+        .await
+    }
+}
+
+impl Drop for Tailwater {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.life {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            let log = self.log.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            let from = log.len().saturating_sub(40);
+            eprintln!("the last lines of its log:\n{}", log[from..].join("\n"));
+        }
+    }
+}
+
+fn read_log(stderr: ChildStderr, log: &Mutex<Vec<String>>, tell: &mpsc::Sender<Addresses>) {
+    for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+        if let Some(addresses) = Addresses::in_line(&line) {
+            // Nobody waits any more if the process took too long.
+            let _ = tell.send(addresses);
+        }
+        log.lock().unwrap().push(line);
+    }
+}
