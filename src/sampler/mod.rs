@@ -10,6 +10,8 @@
 mod config;
 mod policy;
 pub mod slow;
+#[cfg(test)]
+pub(crate) mod testing;
 mod traceql;
 mod unit;
 
