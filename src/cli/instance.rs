@@ -9,6 +9,7 @@ use tracing::{info, warn};
 use super::Failure;
 use crate::config::{Config, Loaded, available_memory};
 use crate::pipeline::{Addresses, Pipeline};
+use crate::sampler::Keep;
 use crate::telemetry::logging;
 
 /// What is not done by then is left to the next start.
@@ -42,12 +43,14 @@ pub(super) fn announce(loaded: &Loaded, file: &str) {
         "tailwater starts"
     );
     for policy in &config.policies {
-        let condition = policy.match_.as_deref().unwrap_or("everything");
+        let Keep::Share(share) = policy.keep;
+        let keep = format!("{}%", share.probability() * 100.0);
+        let condition = policy.matches.as_ref().map_or("everything", |text| text.0.as_str());
         match policy.slower_than.as_ref() {
             Some(percentile) => {
-                info!(name = policy.name, matches = condition, slower_than = %percentile, keep = %policy.keep, "policy")
+                info!(name = policy.name.as_str(), matches = condition, slower_than = %percentile, keep = %keep, "policy")
             }
-            None => info!(name = policy.name, matches = condition, keep = %policy.keep, "policy"),
+            None => info!(name = policy.name.as_str(), matches = condition, keep = %keep, "policy"),
         }
     }
     if let Some(parquet) = &config.exporters.parquet {
