@@ -12,3 +12,4 @@ pub mod receiver;
 pub mod sampler;
 pub mod telemetry;
 pub mod trace;
+pub mod units;
