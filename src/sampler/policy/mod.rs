@@ -164,7 +164,7 @@ impl Policies {
         for (bit, fold) in self.folds.tests.iter().enumerate() {
             let holds = match fold {
                 Fold::StatusIs(status) => span.status == *status,
-                Fold::Test(test) => test.holds(&OfFacts { facts: span }),
+                Fold::Predicate(test) => test.holds(&OfFacts { facts: span }),
             };
             bits |= u32::from(holds) << bit;
         }
