@@ -100,6 +100,9 @@ pub async fn bind(config: &Config) -> Result<Bound, BindError> {
         Some(http) => Some(listen(&http.listen, http.tls.as_ref()).await?),
         None => None,
     };
+    if grpc.is_none() && http.is_none() {
+        return Err(BindError::Nothing);
+    }
     Ok(Bound { grpc, http, config: config.clone() })
 }
 
