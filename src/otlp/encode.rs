@@ -262,7 +262,9 @@ fn copy_header(message: &[u8], items: u32, out: &mut Vec<u8>) {
     loop {
         let before = cursor.rest();
         if cursor.key() == Ok(items) {
-            out.extend_from_slice(&run[..run.len() - before.len()]);
+            if run.len() > before.len() {
+                out.extend_from_slice(&run[..run.len() - before.len()]);
+            }
             if cursor.bytes().is_err() {
                 return;
             }
