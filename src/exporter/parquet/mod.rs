@@ -7,6 +7,7 @@ mod attributes;
 mod chunk;
 mod columns;
 mod config;
+mod delta;
 mod dictionary;
 mod encode;
 mod hybrid;
