@@ -1,1 +1,10 @@
-//! (in construction)
+//! Sends what was kept to where it is read.
+//!
+//! Reading order: [`outbox`] holds what was kept, [`cursor`] says how far each exporter has come in it, [`metrics`]
+//! what became of it; [`otlp`] sends it to a backend.
+
+pub mod cursor;
+pub mod metrics;
+pub mod otlp;
+pub mod outbox;
+pub mod parquet;

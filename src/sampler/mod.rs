@@ -1,1 +1,22 @@
-//! (in construction)
+//! Decides which units to keep.
+//!
+//! A policy is a condition and a share; they are asked in the order of the configuration and the first
+//! that matches decides. What a condition needs is looked at in the order of its cost: bits folded while
+//! the spans came in, what the unit's root says, and last the bytes of the spans.
+//!
+//! Nothing here waits or reads a clock; randomness is the trace's own, so a share gives the same verdict on
+//! every instance, after a restart and in a replay.
+
+mod config;
+mod policy;
+pub mod slow;
+#[cfg(test)]
+pub(crate) mod testing;
+mod traceql;
+mod unit;
+
+pub use config::{ConditionText, Keep, PolicyConfig, PolicyName};
+pub use policy::{CompileError, Policies, Warning};
+pub use slow::{Learned, OperationKey, Percentile, Slow};
+pub use traceql::{FOLDS_MAX, QueryError};
+pub use unit::{Spans, Unit, UnitSpan};

@@ -10,6 +10,6 @@ mod verdict;
 
 pub use id::{SpanId, TraceId};
 pub use position::Position;
-pub use randomness::{Randomness, Share, ShareError, Threshold};
+pub use randomness::{EncodedThreshold, Randomness, Share, ShareError, Threshold};
 pub use tenant::{TENANTS_MAX, TenantId, Tenants, TooManyTenants};
 pub use verdict::{Decision, PolicyId, Reason, WeightRule};

@@ -1,0 +1,115 @@
+//! Parquet of the workload stream: spans a second on one core, bytes a span.
+//!
+//! `cargo bench --bench parquet`
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods, reason = "a bench")]
+
+mod workload;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::time::Instant;
+
+use bytes::Bytes;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use prost::Message;
+use tailwater::exporter::parquet::{Piece, PieceKey, Pieces, Segment, encode};
+use tailwater::trace::{Position, Reason, Threshold, TraceId, WeightRule};
+use uuid::Uuid;
+
+const SPANS: usize = 65_536;
+const ROUNDS: usize = 9;
+
+/// Pieces in memory, numbered by their position's offset.
+struct Memory(Vec<Piece>);
+
+impl Pieces for Memory {
+    fn read(&self, position: Position) -> io::Result<Piece> {
+        Ok(self.0[position.offset as usize].clone())
+    }
+}
+
+fn main() {
+    let (pieces, keys) = pieces();
+    let segment = Segment { uuid: Uuid::from_u128(1), opened_ms: 1_750_000_000_000 };
+    let outbox: usize = pieces.0.iter().map(|piece| piece.otlp.len()).sum();
+    let (mut best, mut rows, mut bytes) = (f64::MAX, 0, 0);
+    for _ in 0..ROUNDS {
+        let mut file = Vec::new();
+        let began = Instant::now();
+        let summary = encode(&pieces, keys.clone(), &segment, &mut file).unwrap();
+        best = best.min(began.elapsed().as_secs_f64());
+        (rows, bytes) = (summary.rows, file.len() as u64);
+        if let Ok(path) = std::env::var("PARQUET_OUT") {
+            std::fs::write(path, &file).unwrap();
+        }
+    }
+    println!(
+        "{rows} spans of {} pieces, {} B of outbox a span: {:.0} k spans/s, {:.0} ns and {:.1} B a span",
+        pieces.0.len(),
+        outbox / rows as usize,
+        rows as f64 / best / 1e3,
+        best * 1e9 / rows as f64,
+        bytes as f64 / rows as f64,
+    );
+}
+
+/// The stream cut into traces: one piece each, resources and scopes repeated as a piece has them.
+fn pieces() -> (Memory, Vec<PieceKey>) {
+    let mut stream = workload::Generator::new(7);
+    let mut traces: BTreeMap<Vec<u8>, ExportTraceServiceRequest> = BTreeMap::new();
+    for _ in 0..SPANS / 512 {
+        let request = ExportTraceServiceRequest::decode(&*stream.request(512)).unwrap();
+        for resource_spans in request.resource_spans {
+            for scope_spans in &resource_spans.scope_spans {
+                for span in &scope_spans.spans {
+                    let piece = traces.entry(span.trace_id.clone()).or_default();
+                    add(piece, &resource_spans, scope_spans, span.clone());
+                }
+            }
+        }
+    }
+    let mut keys = Vec::new();
+    let mut pieces = Vec::new();
+    for (trace_id, request) in traces {
+        let position = Position::new(1, pieces.len() as u32);
+        keys.push(PieceKey { trace_id: TraceId::valid(&trace_id).unwrap(), position });
+        pieces.push(piece(request.encode_to_vec()));
+    }
+    (Memory(pieces), keys)
+}
+
+type ResourceSpans = opentelemetry_proto::tonic::trace::v1::ResourceSpans;
+type ScopeSpans = opentelemetry_proto::tonic::trace::v1::ScopeSpans;
+type Span = opentelemetry_proto::tonic::trace::v1::Span;
+
+fn add(piece: &mut ExportTraceServiceRequest, of: &ResourceSpans, scope: &ScopeSpans, span: Span) {
+    let all = &mut piece.resource_spans;
+    let same =
+        all.iter().position(|other| other.resource == of.resource && other.schema_url == of.schema_url);
+    let resource_spans = match same {
+        Some(at) => &mut all[at],
+        None => {
+            all.push(ResourceSpans { scope_spans: vec![], ..of.clone() });
+            all.last_mut().unwrap()
+        }
+    };
+    let all = &mut resource_spans.scope_spans;
+    match all.iter_mut().find(|other| other.scope == scope.scope && other.schema_url == scope.schema_url) {
+        Some(same) => same.spans.push(span),
+        None => all.push(ScopeSpans { spans: vec![span], ..scope.clone() }),
+    }
+}
+
+fn piece(otlp: Vec<u8>) -> Piece {
+    Piece {
+        policy: "rest".into(),
+        reason: Reason::Root,
+        rule: WeightRule::Threshold,
+        threshold: Threshold(0),
+        whole: true,
+        complete: true,
+        decided_at_ms: 1_750_000_000_000,
+        otlp: Bytes::from(otlp),
+    }
+}

@@ -1,0 +1,92 @@
+//! When traces are due: waits have constant lengths, so each is a queue in the order of arrival.
+
+use std::collections::VecDeque;
+
+/// A moment of the monotonic clock, in steps of 10 ms, modulo 2^32 (497 days).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tick(pub u32);
+
+/// Milliseconds in a [`Tick`].
+pub const TICK_MS: u64 = 10;
+
+impl Tick {
+    pub fn from_ms(ms: u64) -> Self {
+        Self((ms / TICK_MS) as u32)
+    }
+
+    /// The first tick that is at least `ms` later.
+    #[must_use]
+    pub fn after(self, ms: u64) -> Self {
+        Self(self.0.wrapping_add(ms.div_ceil(TICK_MS) as u32))
+    }
+
+    #[must_use]
+    pub fn before(self, ms: u64) -> Self {
+        Self(self.0.wrapping_sub(ms.div_ceil(TICK_MS) as u32))
+    }
+
+    /// Whether `self` has come at `now`.
+    pub fn reached(self, now: Self) -> bool {
+        now.0.wrapping_sub(self.0) as i32 >= 0
+    }
+
+    /// The later of two.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        if self.reached(other) { other } else { self }
+    }
+
+    /// Milliseconds from `earlier` to `self`, 0 if it is not earlier.
+    pub fn ms_since(self, earlier: Self) -> u64 {
+        u64::from((self.0.wrapping_sub(earlier.0) as i32).max(0) as u32) * TICK_MS
+    }
+}
+
+/// Slots in the order in which they are due. An item whose slot has another deadline by now is stale.
+#[derive(Debug, Default)]
+pub(super) struct Deadlines(VecDeque<(Tick, u32)>);
+
+impl Deadlines {
+    /// `due` must not lie before what was pushed last; if it does, it is put off to that.
+    pub(super) fn push(&mut self, due: Tick, slot: u32) -> Tick {
+        let due = self.0.back().map_or(due, |(last, _)| due.max(*last));
+        self.0.push_back((due, slot));
+        due
+    }
+
+    pub(super) fn pop_due(&mut self, now: Tick) -> Option<(Tick, u32)> {
+        let (due, _) = *self.0.front()?;
+        due.reached(now).then(|| self.0.pop_front())?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_are_compared_across_the_wrap() {
+        let late = Tick(u32::MAX - 1);
+        assert!(late.reached(Tick(3)));
+        assert!(!Tick(3).reached(late));
+        assert_eq!(late.after(50), Tick(3));
+        assert_eq!(Tick(3).ms_since(late), 50);
+    }
+
+    #[test]
+    fn nothing_is_due_before_its_time() {
+        let mut queue = Deadlines::default();
+        queue.push(Tick(5), 1);
+        queue.push(Tick(7), 2);
+        assert_eq!(queue.pop_due(Tick(4)), None);
+        assert_eq!(queue.pop_due(Tick(6)), Some((Tick(5), 1)));
+        assert_eq!(queue.pop_due(Tick(6)), None);
+    }
+
+    #[test]
+    fn a_deadline_before_the_last_is_put_off() {
+        let mut queue = Deadlines::default();
+        queue.push(Tick(9), 1);
+        assert_eq!(queue.push(Tick(8), 2), Tick(9));
+    }
+}

@@ -1,0 +1,200 @@
+//! What is known of one trace while it has a span in the log.
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use super::deadlines::Tick;
+use super::life::State;
+use super::refs;
+use crate::trace::{PolicyId, Position, Randomness, TenantId, Threshold, TraceId, WeightRule};
+
+/// A trace of a tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    pub trace: TraceId,
+    pub tenant: TenantId,
+}
+
+impl Hash for Key {
+    /// As three integers: the derived form would hash a length as well.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let id = u128::from_le_bytes(self.trace.0);
+        state.write_u64(id as u64);
+        state.write_u64((id >> 64) as u64);
+        state.write_u16(self.tenant.0);
+    }
+}
+
+/// The verdict by which spans of a trace were sent, and by which those that follow will be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// By name: the list of policies may have changed since.
+    pub policy: Arc<str>,
+    pub threshold: Threshold,
+    /// Of the spans that follow.
+    pub rule: WeightRule,
+}
+
+/// Predicate bits folded under the policies of this generation; another says nothing of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Generation(pub u16);
+
+impl Generation {
+    /// Bits of several generations, or none.
+    pub const MIXED: Self = Self(u16::MAX);
+}
+
+/// What the spans of a unit say together, folded as they come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Conditions that some span fulfils, as [`crate::sampler`] folds them.
+    pub bits: u32,
+    pub generation: Generation,
+    /// Unix nanoseconds; `u64::MAX` if no span has a start.
+    pub earliest_start: u64,
+    /// Unix nanoseconds, 0 if no span has an end.
+    pub latest_end: u64,
+    explicit: ExplicitRandomness,
+}
+
+/// The `rv` of the trace state: the root's, else the smallest seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ExplicitRandomness {
+    None,
+    Smallest(Randomness),
+    Root(Randomness),
+}
+
+impl Summary {
+    pub(super) fn of(generation: Generation) -> Self {
+        Self {
+            bits: 0,
+            generation,
+            earliest_start: u64::MAX,
+            latest_end: 0,
+            explicit: ExplicitRandomness::None,
+        }
+    }
+
+    pub(super) fn fold(&mut self, span: &Arriving, generation: Generation) {
+        self.bits |= span.bits;
+        if self.generation != generation {
+            self.generation = Generation::MIXED;
+        }
+        if span.start != 0 {
+            self.earliest_start = self.earliest_start.min(span.start);
+        }
+        self.latest_end = self.latest_end.max(span.end);
+        if let Some(rv) = span.randomness {
+            self.explicit = match self.explicit {
+                ExplicitRandomness::Root(first) => ExplicitRandomness::Root(first),
+                _ if span.root => ExplicitRandomness::Root(rv),
+                ExplicitRandomness::Smallest(least) => ExplicitRandomness::Smallest(least.min(rv)),
+                ExplicitRandomness::None => ExplicitRandomness::Smallest(rv),
+            };
+        }
+    }
+
+    /// Section 7 of the contract: explicit randomness, else the low 56 bits of the trace ID.
+    pub fn randomness(&self, trace: TraceId) -> Randomness {
+        match self.explicit {
+            ExplicitRandomness::Root(rv) | ExplicitRandomness::Smallest(rv) => rv,
+            ExplicitRandomness::None => Randomness::of_trace(trace),
+        }
+    }
+}
+
+/// A span as the index takes it in.
+#[derive(Clone, Copy, Debug)]
+pub struct Arriving {
+    pub trace: TraceId,
+    /// Offset and length of the span message in its request's body.
+    pub at: u32,
+    pub len: u32,
+    /// Has no parent.
+    pub root: bool,
+    pub bits: u32,
+    /// Unix nanoseconds, 0: unset.
+    pub start: u64,
+    pub end: u64,
+    /// A valid `rv` in its trace state.
+    pub randomness: Option<Randomness>,
+}
+
+/// What was learned of a unit's duration, so that it can be corrected: see [`crate::sampler`].
+pub type Lesson = u64;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) key: Key,
+    pub(super) state: State,
+    /// A judgement looks at it now.
+    pub(super) judging: bool,
+    pub(super) root_seen: bool,
+    /// Newest span.
+    pub(super) head: u32,
+    /// First root by position.
+    pub(super) root: u32,
+    /// Segment in whose list it stands: never after its first unjudged span's.
+    pub(super) listed: u32,
+    /// Spans not judged yet, and their bytes.
+    pub(super) unjudged: u32,
+    pub(super) unjudged_bytes: u32,
+    pub(super) due: Tick,
+    /// When it was opened, or last re-opened.
+    pub(super) opened: Tick,
+    /// Oldest span not judged yet, while there are any.
+    pub(super) first_unjudged: Position,
+    /// Spans before this were sent, or belong to a verdict that no longer holds.
+    pub(super) through: Position,
+    pub(super) summary: Summary,
+    /// Of the last verdict: arrival clock, Unix milliseconds.
+    pub(super) judged_ms: u64,
+    /// Which dropped it, under which generation of policies.
+    pub(super) dropped_by: (PolicyId, Generation),
+    pub(super) sent: Option<Box<Sent>>,
+    pub(super) lesson: Option<Lesson>,
+}
+
+impl Entry {
+    pub(super) fn open(key: Key, generation: Generation) -> Self {
+        Self {
+            key,
+            state: State::Open,
+            judging: false,
+            root_seen: false,
+            head: refs::NONE,
+            root: refs::NONE,
+            listed: 0,
+            unjudged: 0,
+            unjudged_bytes: 0,
+            due: Tick::default(),
+            opened: Tick::default(),
+            first_unjudged: Position::default(),
+            through: Position::default(),
+            summary: Summary::of(generation),
+            judged_ms: 0,
+            dropped_by: (PolicyId::NONE, Generation::MIXED),
+            sent: None,
+            lesson: None,
+        }
+    }
+
+    /// The verdict no longer holds: what comes from `at` on is a unit of its own.
+    pub(super) fn begin_anew(&mut self, at: Position, generation: Generation) {
+        self.state = State::Open;
+        self.root_seen = false;
+        self.root = refs::NONE;
+        self.through = at;
+        self.summary = Summary::of(generation);
+        self.sent = None;
+        self.lesson = None;
+    }
+
+    /// The policy that dropped it, if it would still be asked.
+    pub(super) fn dropped_by(&self, generation: Generation) -> Option<PolicyId> {
+        let (policy, under) = self.dropped_by;
+        (self.state == State::Dropped && under == generation).then_some(policy)
+    }
+}

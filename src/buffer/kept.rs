@@ -1,0 +1,118 @@
+//! The kept memory: what was kept and has left the log, so that what still comes of it follows.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::entry::{Key, Sent};
+use super::life::State;
+use crate::trace::Position;
+
+/// How long a kept trace is remembered after it left the log.
+pub const REMEMBERED_MS: u64 = 24 * 3600 * 1000;
+
+/// A trace that was kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remembered {
+    pub key: Key,
+    /// [`State::Kept`] or [`State::Stream`].
+    pub state: State,
+    pub sent: Sent,
+    /// When the verdict was made: arrival clock, Unix milliseconds.
+    pub judged_ms: u64,
+    /// Spans of it before this have been sent; matters while a log is read again.
+    pub through: Position,
+}
+
+/// Least recently kept goes first: at the bound, and after a day.
+#[derive(Debug)]
+pub(super) struct KeptMemory {
+    traces: HashMap<Key, Remembered, foldhash::fast::RandomState>,
+    order: VecDeque<(u64, Key)>,
+    max: usize,
+}
+
+impl KeptMemory {
+    pub(super) fn new(max: usize) -> Self {
+        Self { traces: HashMap::default(), order: VecDeque::new(), max }
+    }
+
+    pub(super) fn remember(&mut self, trace: Remembered) {
+        self.order.push_back((trace.judged_ms, trace.key));
+        self.traces.insert(trace.key, trace);
+        while self.traces.len() > self.max || self.order.len() > 2 * self.max {
+            self.forget_oldest();
+        }
+    }
+
+    /// Takes a trace out: it is live again.
+    pub(super) fn recall(&mut self, key: &Key, now_ms: u64) -> Option<Remembered> {
+        if self.traces.is_empty() {
+            return None;
+        }
+        let trace = self.traces.remove(key)?;
+        (now_ms.saturating_sub(trace.judged_ms) < REMEMBERED_MS).then_some(trace)
+    }
+
+    /// Lets go of what is older than a day.
+    pub(super) fn expire(&mut self, now_ms: u64) {
+        while self.order.front().is_some_and(|(at, _)| now_ms.saturating_sub(*at) >= REMEMBERED_MS) {
+            self.forget_oldest();
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Remembered> {
+        self.traces.values()
+    }
+
+    /// An item of the order whose trace was recalled, or kept again later, stands for nothing.
+    fn forget_oldest(&mut self) {
+        let Some((at, key)) = self.order.pop_front() else { return };
+        if self.traces.get(&key).is_some_and(|trace| trace.judged_ms == at) {
+            self.traces.remove(&key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::{TenantId, Threshold, TraceId, WeightRule};
+
+    fn kept(n: u8, judged_ms: u64) -> Remembered {
+        Remembered {
+            key: Key { trace: TraceId([n; 16]), tenant: TenantId(0) },
+            state: State::Kept,
+            sent: Sent { policy: "p".into(), threshold: Threshold(0), rule: WeightRule::Threshold },
+            judged_ms,
+            through: Position::default(),
+        }
+    }
+
+    #[test]
+    fn the_oldest_goes_at_the_bound() {
+        let mut memory = KeptMemory::new(2);
+        (1..=3).for_each(|n| memory.remember(kept(n, u64::from(n))));
+        assert_eq!(memory.recall(&kept(1, 0).key, 5), None);
+        assert_eq!(memory.recall(&kept(3, 0).key, 5), Some(kept(3, 3)));
+    }
+
+    #[test]
+    fn nothing_is_remembered_longer_than_a_day() {
+        let mut memory = KeptMemory::new(10);
+        memory.remember(kept(1, 1000));
+        memory.remember(kept(2, 2000));
+        memory.expire(1000 + REMEMBERED_MS);
+        assert_eq!(memory.iter().count(), 1);
+        assert_eq!(memory.recall(&kept(2, 0).key, 2000 + REMEMBERED_MS), None);
+    }
+
+    #[test]
+    fn what_was_kept_again_is_not_forgotten_by_its_older_mark() {
+        let mut memory = KeptMemory::new(2);
+        memory.remember(kept(1, 1));
+        memory.remember(kept(1, 2));
+        memory.remember(kept(2, 3));
+        memory.remember(kept(3, 4));
+        assert_eq!(memory.iter().count(), 2);
+        assert!(memory.recall(&kept(3, 0).key, 5).is_some());
+    }
+}

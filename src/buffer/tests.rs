@@ -1,0 +1,419 @@
+//! What a trace lives through, on a clock in seconds and with one span a record.
+
+use super::*;
+use crate::trace::{PolicyId, Reason, TenantId, Threshold, TraceId, WeightRule};
+
+const SECOND: u64 = 1000;
+const SPAN_LEN: u32 = 100;
+
+struct World {
+    buffer: Buffer,
+    now_ms: u64,
+    at: Position,
+    charged: i64,
+}
+
+/// A trace whose life is watched.
+fn trace(n: u8) -> Key {
+    Key { trace: TraceId([n; 16]), tenant: TenantId(0) }
+}
+
+fn world() -> World {
+    let waits = Waits { after_root_ms: 10 * SECOND, max_wait_ms: 60 * SECOND, hindsight_ms: 300 * SECOND };
+    let settings = Settings { waits, piece_bytes: 10 * SPAN_LEN, remembered_max: 10, hash_seed: 7 };
+    World { buffer: Buffer::new(&settings), now_ms: 0, at: Position::new(1, 100), charged: 0 }
+}
+
+impl World {
+    fn moment(&self) -> Moment {
+        let tick = Tick::from_ms(1_000_000 + self.now_ms);
+        Moment {
+            now: Now { tick, ms: 1_700_000_000_000 + self.now_ms },
+            generation: Generation(1),
+            age_ms: 0,
+        }
+    }
+
+    fn at(&mut self, seconds: u64) -> &mut Self {
+        self.now_ms = seconds * SECOND;
+        self
+    }
+
+    fn segment(&mut self, number: u32) -> &mut Self {
+        self.at = Position::new(number, 100);
+        self
+    }
+
+    fn span(&mut self, key: Key) -> Taken {
+        self.insert(key, false)
+    }
+
+    fn root(&mut self, key: Key) -> Taken {
+        self.insert(key, true)
+    }
+
+    fn insert(&mut self, key: Key, root: bool) -> Taken {
+        let span = Arriving {
+            trace: key.trace,
+            at: 0,
+            len: SPAN_LEN,
+            root,
+            bits: 0,
+            start: 1,
+            end: 2,
+            randomness: None,
+        };
+        let mut batch = Batch::default();
+        batch.push(self.buffer.route(key, span));
+        let taken = self.buffer.insert(&mut batch, self.at, self.moment(), || ());
+        self.at.offset += SPAN_LEN;
+        taken
+    }
+
+    fn due(&mut self) -> Vec<(usize, Candidate)> {
+        let through = self.at;
+        self.due_before(through)
+    }
+
+    fn due_before(&mut self, through: Position) -> Vec<(usize, Candidate)> {
+        let moment = self.moment();
+        let of =
+            |shard| self.buffer.take_due(shard, moment, through, 100).into_iter().map(move |c| (shard, c));
+        (0..SHARDS).flat_map(of).collect()
+    }
+
+    /// The only trace that is due.
+    fn one_due(&mut self) -> (usize, Candidate) {
+        let mut due = self.due();
+        assert_eq!(due.len(), 1, "one trace is due");
+        due.remove(0)
+    }
+
+    fn settle(&mut self, shard: usize, candidate: Candidate, settlement: Settlement) {
+        let moment = self.moment();
+        self.buffer.settle(shard, [(candidate, settlement, None)].into_iter(), moment, |_, _| ());
+    }
+
+    fn keep_due(&mut self) -> Candidate {
+        let (shard, candidate) = self.one_due();
+        self.settle(shard, candidate.clone(), kept());
+        candidate
+    }
+
+    fn drop_due(&mut self) -> Candidate {
+        let (shard, candidate) = self.one_due();
+        self.settle(shard, candidate.clone(), Settlement::Dropped(PolicyId(3)));
+        candidate
+    }
+
+    fn nothing_is_due(&mut self) {
+        assert_eq!(self.due().len(), 0, "nothing is due");
+    }
+
+    fn retire(&mut self, segment: u32) {
+        let charged = &mut self.charged;
+        self.buffer.retire(segment, |_, bytes| *charged += bytes as i64);
+    }
+}
+
+fn sent() -> Sent {
+    Sent { policy: "errors".into(), threshold: Threshold(0), rule: WeightRule::Threshold }
+}
+
+fn kept() -> Settlement {
+    Settlement::Kept(sent())
+}
+
+#[test]
+fn a_trace_is_judged_whole_after_its_root() {
+    let mut world = world();
+    world.span(trace(1));
+    world.at(3).root(trace(1));
+    world.at(8).span(trace(1));
+    world.at(12).nothing_is_due();
+    let judged = world.at(13).keep_due();
+    assert_eq!(judged.judgement, Judgement::Unit { whole: true });
+    assert_eq!((judged.reason, judged.unjudged), (Reason::Root, 3));
+}
+
+#[test]
+fn a_trace_without_a_root_is_judged_at_the_longest_wait() {
+    let mut world = world();
+    world.span(trace(1));
+    world.at(50).span(trace(1));
+    world.at(59).nothing_is_due();
+    let judged = world.at(60).drop_due();
+    assert_eq!(judged.judgement, Judgement::Unit { whole: false });
+    assert_eq!((judged.reason, judged.unjudged), (Reason::Wait, 2));
+}
+
+#[test]
+fn a_root_in_the_last_second_does_not_extend_the_wait() {
+    let mut world = world();
+    world.span(trace(1));
+    world.at(59).root(trace(1));
+    assert_eq!(world.at(60).keep_due().judgement, Judgement::Unit { whole: true });
+    world.at(69).nothing_is_due();
+}
+
+#[test]
+fn a_late_span_of_a_kept_trace_follows_alone() {
+    let mut world = world();
+    world.root(trace(1));
+    world.at(10).keep_due();
+    world.at(40).span(trace(1));
+    world.at(45).span(trace(1));
+    world.at(49).nothing_is_due();
+    let (shard, follower) = world.at(50).one_due();
+    assert_eq!((follower.judgement, follower.reason), (Judgement::Follow, Reason::Late));
+    assert_eq!(follower.sent, Some(sent()));
+    assert_eq!(world.buffer.reachable(shard, &follower).spans.len(), 2);
+}
+
+#[test]
+fn a_late_span_of_a_dropped_trace_has_all_of_it_judged_again() {
+    let mut world = world();
+    world.span(trace(1));
+    world.root(trace(1));
+    world.at(10).drop_due();
+    world.at(40).span(trace(1));
+    let (shard, again) = world.at(50).one_due();
+    assert_eq!((again.judgement, again.dropped_by), (Judgement::Again, Some(PolicyId(3))));
+    let reachable = world.buffer.reachable(shard, &again);
+    assert_eq!((reachable.spans.len(), reachable.first_unjudged, reachable.complete), (3, 2, true));
+}
+
+#[test]
+fn a_drop_that_stands_keeps_its_time() {
+    let mut world = world();
+    world.root(trace(1));
+    world.at(10).drop_due();
+    world.at(290).span(trace(1));
+    assert_eq!(world.at(300).drop_due().judgement, Judgement::Again);
+    world.at(311).span(trace(1));
+    let (shard, judged) = world.at(371).one_due();
+    assert_eq!(judged.judgement, Judgement::Unit { whole: false }, "the verdict of second 10 is too old");
+    assert_eq!(world.buffer.reachable(shard, &judged).spans.len(), 1);
+}
+
+#[test]
+fn a_follower_does_not_renew_the_verdict() {
+    let mut world = world();
+    world.root(trace(1));
+    world.at(10).keep_due();
+    world.at(300).span(trace(1));
+    world.at(310).keep_due();
+    world.at(320).span(trace(1));
+    let (_, judged) = world.at(380).one_due();
+    assert_eq!(judged.judgement, Judgement::Unit { whole: false });
+    assert_eq!(judged.sent, None);
+}
+
+#[test]
+fn spans_that_come_while_a_judgement_is_made_reopen_the_trace() {
+    let mut world = world();
+    world.root(trace(1));
+    let (shard, candidate) = world.at(10).one_due();
+    world.span(trace(1));
+    world.settle(shard, candidate, kept());
+    world.at(19).nothing_is_due();
+    let (shard, follower) = world.at(20).one_due();
+    assert_eq!((follower.judgement, follower.unjudged), (Judgement::Follow, 1));
+    assert_eq!(world.buffer.reachable(shard, &follower).spans.len(), 1);
+}
+
+#[test]
+fn spans_beyond_the_snapshot_are_left_for_the_next() {
+    let mut world = world();
+    world.root(trace(1));
+    let through = world.at;
+    world.span(trace(1));
+    let mut due = world.at(10).due_before(through);
+    let (shard, candidate) = due.remove(0);
+    assert_eq!(candidate.unjudged, 1);
+    assert_eq!(world.buffer.reachable(shard, &candidate).spans.len(), 1);
+    world.settle(shard, candidate, kept());
+    assert_eq!(world.at(20).keep_due().unjudged, 1);
+}
+
+#[test]
+fn a_trace_of_which_nothing_is_written_yet_waits() {
+    let mut world = world();
+    let through = world.at;
+    world.root(trace(1));
+    assert!(world.at(10).due_before(through).is_empty());
+    assert_eq!(world.at(11).keep_due().unjudged, 1);
+}
+
+#[test]
+fn a_full_piece_is_judged_at_once() {
+    let mut world = world();
+    for _ in 0..9 {
+        world.span(trace(1));
+    }
+    world.nothing_is_due();
+    world.span(trace(1));
+    let (shard, full) = world.one_due();
+    assert_eq!((full.reason, full.unjudged), (Reason::Full, 10));
+    world.settle(shard, full, kept());
+    world.at(1).span(trace(1));
+    assert_eq!(world.at(11).keep_due().judgement, Judgement::Follow);
+}
+
+#[test]
+fn memory_never_makes_a_trace_be_judged_younger_than_after_root() {
+    let mut world = world();
+    world.span(trace(1));
+    world.at(4).segment(2).span(trace(2));
+    assert_eq!(world.buffer.retirable_in_ms(1, world.moment().now), 6 * SECOND);
+    world.at(10);
+    assert_eq!(world.buffer.retirable_in_ms(1, world.moment().now), 0);
+    let moment = world.moment();
+    let taken = |shard| world.buffer.take_listed(shard, 1, moment, Position::MAX);
+    let taken: Vec<Candidate> = (0..SHARDS).flat_map(taken).collect();
+    assert_eq!(taken.len(), 1, "what waits in later segments stays");
+    assert_eq!((taken[0].key, taken[0].reason), (trace(1), Reason::Pressure));
+}
+
+#[test]
+fn a_trace_lives_as_long_as_one_of_its_spans() {
+    let mut world = world();
+    world.root(trace(1));
+    world.at(10).drop_due();
+    world.at(20).segment(2).span(trace(1));
+    world.at(30).drop_due();
+    world.retire(1);
+    assert_eq!(world.buffer.counts(), Counts { traces: 1, spans: 1, unjudged: 0 });
+    assert_eq!(world.charged, TRACE_BYTES as i64, "the entry is charged to the later segment");
+    world.at(31).segment(3).span(trace(1));
+    let (shard, again) = world.at(41).one_due();
+    assert!(!world.buffer.reachable(shard, &again).complete);
+    world.settle(shard, again, Settlement::Dropped(PolicyId(3)));
+    world.retire(3);
+    assert_eq!(world.buffer.counts(), Counts::default());
+}
+
+#[test]
+fn a_kept_trace_is_remembered_when_it_has_left_the_log() {
+    let mut world = world();
+    world.root(trace(1));
+    world.at(10).keep_due();
+    world.retire(1);
+    assert_eq!(world.buffer.counts(), Counts::default());
+    world.at(100).segment(2).span(trace(1));
+    assert_eq!(world.at(110).keep_due().judgement, Judgement::Follow);
+}
+
+#[test]
+fn a_dropped_trace_is_forgotten() {
+    let mut world = world();
+    world.root(trace(1));
+    world.at(10).drop_due();
+    world.retire(1);
+    world.at(20).segment(2).span(trace(1));
+    world.at(79).nothing_is_due();
+    assert_eq!(world.at(80).keep_due().judgement, Judgement::Unit { whole: false });
+}
+
+#[test]
+fn what_an_earlier_life_has_sent_is_skipped() {
+    let mut world = world();
+    let through = Position::new(1, 200);
+    let kept = Remembered { key: trace(1), state: State::Kept, sent: sent(), judged_ms: 0, through };
+    world.buffer.remember(Remembered { judged_ms: world.moment().now.ms, ..kept });
+    assert_eq!(world.span(trace(1)), Taken { traces: 1, skipped: 1, ..Taken::default() });
+    assert_eq!(world.span(trace(1)), Taken { spans: 1, late: 1, ..Taken::default() });
+    assert_eq!(world.at(10).keep_due().judgement, Judgement::Follow);
+}
+
+#[test]
+fn the_low_water_is_the_oldest_span_that_is_still_to_be_judged() {
+    let mut world = world();
+    let first = world.at;
+    world.root(trace(1));
+    let second = world.at;
+    world.span(trace(2));
+    assert_eq!(world.buffer.low_water(), Some(first));
+    world.at(10).keep_due();
+    assert_eq!(world.buffer.low_water(), Some(second));
+    world.at(60).drop_due();
+    assert_eq!(world.buffer.low_water(), None);
+    let late = world.at;
+    world.span(trace(1));
+    assert_eq!(world.buffer.low_water(), Some(late));
+}
+
+#[test]
+fn kept_traces_are_listed_live_or_remembered() {
+    let mut world = world();
+    world.root(trace(1));
+    world.at(10).keep_due();
+    world.segment(2).root(trace(2));
+    world.at(20).keep_due();
+    world.at(21).root(trace(3));
+    world.at(31).drop_due();
+    world.retire(1);
+    let mut listed = Vec::new();
+    world.buffer.kept(|kept| listed.push(kept.key));
+    listed.sort_by_key(|key| key.trace);
+    assert_eq!(listed, [trace(1), trace(2)]);
+}
+
+#[test]
+fn the_first_root_by_position_is_the_root() {
+    let mut world = world();
+    world.span(trace(1));
+    let first = world.at;
+    world.root(trace(1));
+    world.root(trace(1));
+    assert_eq!(world.at(10).keep_due().root.map(|root| root.position()), Some(first));
+}
+
+#[test]
+fn no_request_overtakes_another_in_any_shard() {
+    let world = world();
+    let order = Mutex::new(100_u32);
+    let moment = world.moment();
+    std::thread::scope(|scope| {
+        for thread in 0..4_u8 {
+            let (world, order) = (&world, &order);
+            scope.spawn(move || {
+                let mut batch = Batch::default();
+                for n in 0..200_u8 {
+                    batch.clear();
+                    for id in 0..32_u8 {
+                        let key = Key {
+                            trace: TraceId([thread, n, id, 1].repeat(4).try_into().unwrap()),
+                            tenant: TenantId(0),
+                        };
+                        let span = Arriving {
+                            trace: key.trace,
+                            at: 0,
+                            len: 1,
+                            root: false,
+                            bits: 0,
+                            start: 0,
+                            end: 0,
+                            randomness: None,
+                        };
+                        batch.push(world.buffer.route(key, span));
+                    }
+                    let mut next = order.lock();
+                    *next += 10;
+                    let body = Position::new(1, *next);
+                    world.buffer.insert(&mut batch, body, moment, || drop(next));
+                }
+            });
+        }
+    });
+    for shard in 0..SHARDS {
+        assert!(world.buffer.shard(shard).in_order(), "shard {shard} is in the order of the log");
+    }
+    assert_eq!(world.buffer.counts().spans, 4 * 200 * 32);
+}
+
+#[test]
+fn a_trace_costs_what_is_charged_for_it() {
+    assert!(TRACE_BYTES <= 208, "{TRACE_BYTES} bytes a trace");
+    assert_eq!(SPAN_BYTES, 16);
+}

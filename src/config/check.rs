@@ -1,0 +1,262 @@
+//! What no single value shows: contradictions are refused, oddities are warned of.
+
+use std::fmt;
+
+use serde_saphyr::Location;
+
+use super::mistake::Source;
+use super::tree::Node;
+use super::{Config, Mistake};
+use crate::units::{ByteSize, HumanDuration, MemoryLimit};
+
+/// Eight segments: below, the window is too short to gather anything.
+const MEMORY_MIN: ByteSize = ByteSize::mib(32);
+/// Some segments of both logs, one of them preallocated.
+const DISK_MIN: ByteSize = ByteSize::mib(64);
+/// How long SDK batch processors hold a span, each at its own phase.
+const SDK_BATCH: HumanDuration = HumanDuration::from_secs(5);
+
+/// Something allowed that is probably not meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    file_position: Mistake,
+}
+
+impl Warning {
+    pub fn message(&self) -> &str {
+        &self.file_position.message
+    }
+
+    pub fn line(&self) -> usize {
+        self.file_position.line
+    }
+
+    /// As mistakes are shown, for the file of this name.
+    pub fn in_file(&self, file: &str) -> String {
+        struct Shown<'a>(&'a Mistake, &'a str);
+        impl fmt::Display for Shown<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.render(self.1, f)
+            }
+        }
+        Shown(&self.file_position, file).to_string()
+    }
+}
+
+/// Finds the place of what is said about a path, as far as the path is written in the file.
+struct Notes<'a> {
+    source: Source<'a>,
+    document: &'a Node,
+    found: Vec<Mistake>,
+}
+
+impl<'a> Notes<'a> {
+    fn new(source: Source<'a>, document: &'a Node) -> Self {
+        Self { source, document, found: Vec::new() }
+    }
+
+    fn add(&mut self, path: &str, message: impl Into<String>) {
+        let at = self.document.get(path).map_or(Location::UNKNOWN, |node| node.at);
+        let message = message.into();
+        // A default is nowhere in the file: then the path must be said.
+        let message = if at == Location::UNKNOWN { format!("{path}: {message}") } else { message };
+        self.found.push(self.source.mistake(at, message));
+    }
+}
+
+pub(super) fn mistakes(config: &Config, source: Source<'_>, document: &Node) -> Vec<Mistake> {
+    let mut notes = Notes::new(source, document);
+    waits(config, &mut notes);
+    room(config, &mut notes);
+    ports(config, &mut notes);
+    policies(config, &mut notes);
+    exporters(config, &mut notes);
+    if let Err(error) = config.log.filter() {
+        notes.add(
+            "log.level",
+            format!("found \"{}\", expected a level such as info: {error}", config.log.level),
+        );
+    }
+    notes.found
+}
+
+fn waits(config: &Config, notes: &mut Notes<'_>) {
+    let buffer = &config.buffer;
+    if buffer.max_wait < buffer.after_root {
+        let message = format!(
+            "found {}, expected at least after_root, which is {}",
+            buffer.max_wait, buffer.after_root
+        );
+        notes.add("buffer.max_wait", message);
+    }
+    if buffer.after_root.as_millis() == 0 {
+        notes.add("buffer.after_root", "found 0s, expected at least 1ms");
+    }
+    if buffer.hindsight < buffer.after_root {
+        let message = format!(
+            "found {}, expected at least after_root, which is {}",
+            buffer.hindsight, buffer.after_root
+        );
+        notes.add("buffer.hindsight", message);
+    }
+}
+
+fn room(config: &Config, notes: &mut Notes<'_>) {
+    if let MemoryLimit::Bytes(memory) = config.buffer.memory
+        && memory < MEMORY_MIN
+    {
+        notes.add("buffer.memory", format!("found {memory}, expected at least {MEMORY_MIN}"));
+    }
+    if config.data.disk < DISK_MIN {
+        notes.add("data.disk", format!("found {}, expected at least {DISK_MIN}", config.data.disk));
+    }
+}
+
+/// Every `listen`, by path.
+fn listens(config: &Config) -> Vec<(&'static str, &str)> {
+    let otlp = &config.receivers.otlp;
+    let grpc = otlp.grpc.as_ref().map(|grpc| ("receivers.otlp.grpc.listen", grpc.listen.as_str()));
+    let http = otlp.http.as_ref().map(|http| ("receivers.otlp.http.listen", http.listen.as_str()));
+    let telemetry = ("telemetry.listen", config.telemetry.listen.as_str());
+    grpc.into_iter().chain(http).chain([telemetry]).collect()
+}
+
+fn ports(config: &Config, notes: &mut Notes<'_>) {
+    let listens = listens(config);
+    if listens.len() == 1 {
+        notes.add("receivers.otlp", "neither grpc nor http: nothing would be received");
+    }
+    for (index, (path, listen)) in listens.iter().enumerate() {
+        let Some((host, port)) = host_and_port(listen) else {
+            notes.add(path, format!("found \"{listen}\", expected host:port such as 0.0.0.0:4317"));
+            continue;
+        };
+        for (other_path, other) in &listens[..index] {
+            let Some((other_host, other_port)) = host_and_port(other) else { continue };
+            let any_host = |host: &str| matches!(host, "0.0.0.0" | "[::]");
+            let same_host = host == other_host || any_host(host) || any_host(other_host);
+            if port != 0 && port == other_port && same_host {
+                notes.add(path, format!("port {port} is already taken by {other_path}"));
+            }
+        }
+    }
+}
+
+fn host_and_port(listen: &str) -> Option<(&str, u16)> {
+    let (host, port) = listen.rsplit_once(':')?;
+    let bare_v6 = host.contains(':') && !host.starts_with('[');
+    (!host.is_empty() && !bare_v6).then_some(host).zip(port.parse().ok())
+}
+
+fn policies(config: &Config, notes: &mut Notes<'_>) {
+    if config.policies.is_empty() {
+        notes.add("policies", "the list is empty, so nothing would be kept; leave it out for the defaults");
+    }
+    for (index, policy) in config.policies.iter().enumerate() {
+        let path = format!("policies.{index}.name");
+        if config.policies[..index].iter().any(|earlier| earlier.name == policy.name) {
+            notes.add(&path, format!("the name \"{}\" is given twice", policy.name));
+        }
+        if policy.name == "none" || policy.name.is_empty() {
+            notes.add(&path, "\"none\" stands for traces that no policy matches, expected another name");
+        }
+    }
+}
+
+fn exporters(config: &Config, notes: &mut Notes<'_>) {
+    let exporters = &config.exporters;
+    if exporters.parquet.is_none() && exporters.otlp.is_empty() {
+        notes.add("exporters", "neither parquet nor otlp: kept traces would go nowhere");
+    }
+    for (index, otlp) in exporters.otlp.iter().enumerate() {
+        let path = format!("exporters.otlp.{index}.name");
+        if exporters.otlp[..index].iter().any(|earlier| earlier.name == otlp.name) {
+            notes.add(&path, format!("the name \"{}\" is given twice", otlp.name));
+        }
+        if let Err((key, message)) = otlp.check() {
+            let key = format!("exporters.otlp.{index}.{key}");
+            notes.add(&key, message);
+        }
+    }
+}
+
+pub(super) fn warnings(config: &Config, source: Source<'_>, document: &Node) -> Vec<Warning> {
+    let mut notes = Notes::new(source, document);
+    policy_order(config, &mut notes);
+    if config.buffer.after_root < SDK_BATCH {
+        let message = format!(
+            "SDKs hold spans for up to {SDK_BATCH}, each service at its own phase: traces judged {} after their \
+             root will often miss spans",
+            config.buffer.after_root
+        );
+        notes.add("buffer.after_root", message);
+    }
+    notes.found.into_iter().map(|file_position| Warning { file_position }).collect()
+}
+
+fn policy_order(config: &Config, notes: &mut Notes<'_>) {
+    let policies = &config.policies;
+    for (index, policy) in policies.iter().enumerate() {
+        let condition = policy.match_.as_deref().unwrap_or_default();
+        let drops_all = share_is_zero(&policy.keep);
+        let later_errors =
+            policies[index + 1..].iter().find(|later| is_about_errors(later.match_.as_deref()));
+        if drops_all && let Some(later) = later_errors {
+            let message = format!(
+                "keep: 0% stands before the error policy \"{}\": errors that match \"{}\" are dropped",
+                later.name, policy.name
+            );
+            notes.add(&format!("policies.{index}.keep"), message);
+        }
+        if drops_all && asks_about_spans(condition) {
+            let message = "keep: 0% with a condition about any span: one such span drops the whole trace; \
+                           rootName and rootServiceName ask about the root only";
+            notes.add(&format!("policies.{index}.match"), message);
+        }
+        let matches_all = policy.match_.is_none() && policy.slower_than.is_none();
+        if matches_all && index + 1 < policies.len() {
+            let message =
+                format!("\"{}\" matches everything: the policies after it are never asked", policy.name);
+            notes.add(&format!("policies.{index}.name"), message);
+        }
+    }
+    let catches_all = policies.iter().any(|policy| policy.match_.is_none() && policy.slower_than.is_none());
+    if !catches_all {
+        notes.add("policies", "no policy matches everything: what none of them matches is dropped");
+    }
+}
+
+fn share_is_zero(keep: &str) -> bool {
+    keep.trim()
+        .strip_suffix('%')
+        .is_some_and(|share| share.trim().parse::<f64>().is_ok_and(|share| share == 0.0))
+}
+
+fn is_about_errors(condition: Option<&str>) -> bool {
+    let words: Vec<&str> = words(condition.unwrap_or_default()).collect();
+    words.contains(&"error") && words.iter().any(|word| matches!(*word, "status" | "span:status"))
+}
+
+/// Whether a condition reads anything but what a trace has once: its root and its duration.
+fn asks_about_spans(condition: &str) -> bool {
+    const OF_THE_TRACE: [&str; 8] = [
+        "rootName",
+        "rootServiceName",
+        "traceDuration",
+        "trace:rootName",
+        "trace:rootService",
+        "trace:duration",
+        "true",
+        "false",
+    ];
+    let is_name = |word: &&str| word.starts_with(|c: char| c.is_alphabetic() || c == '.');
+    words(condition).filter(is_name).any(|word| !OF_THE_TRACE.contains(&word))
+}
+
+/// The words of a condition that stand outside quotes.
+fn words(condition: &str) -> impl Iterator<Item = &str> {
+    let outside = condition.split(['"', '`']).step_by(2);
+    outside
+        .flat_map(|part| part.split(|c: char| !(c.is_alphanumeric() || "._:-".contains(c))))
+        .filter(|word| !word.is_empty())
+}

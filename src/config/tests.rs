@@ -1,0 +1,161 @@
+use super::*;
+
+fn config(text: &str) -> Config {
+    load(text, Path::new("t.yaml")).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn refusal(text: &str) -> String {
+    load(text, Path::new("t.yaml")).expect_err(text).to_string()
+}
+
+fn warnings(text: &str) -> Vec<String> {
+    let loaded = inspect(text, Path::new("t.yaml")).unwrap_or_else(|error| panic!("{error}"));
+    loaded.warnings.iter().map(|warning| warning.message().to_owned()).collect()
+}
+
+#[test]
+fn nothing_said_is_the_default() {
+    for text in ["", "# only a comment\n", "---\n", "data:\n", "buffer: {}\n"] {
+        assert_eq!(config(text), Config::default(), "{text:?}");
+    }
+}
+
+#[test]
+fn a_mistake_is_shown_where_it_stands() {
+    let expected = "t.yaml:2:9: found \"20Gib\", expected a number of bytes with its unit, such as 512MiB or \
+                    20GiB\n   |\n 2 |   disk: 20Gib\n   |         ^^^^^";
+    assert_eq!(refusal("data:\n  disk: 20Gib\n"), expected);
+}
+
+#[test]
+fn every_kind_of_mistake_has_its_place_and_its_expectation() {
+    let table = [
+        ("polices: []", "1:1: unknown key \"polices\", did you mean \"policies\"?"),
+        ("data: { disc: 20GiB }", "1:9: unknown key \"disc\", did you mean \"disk\"?"),
+        ("policies:\n  - name: a\n    kep: 1%", "3:5: unknown key \"kep\", did you mean \"keep\"?"),
+        ("kafka: {}", "1:1: unknown key \"kafka\", expected receivers, data, buffer"),
+        ("data: { path: x, sync: sometimes }", "1:24: unknown value \"sometimes\", expected none or always"),
+        ("data: 5", "1:7: found \"5\", expected keys with values"),
+        ("policies: all", "1:11: found \"all\", expected a list"),
+        ("data: [1", "1:7: unclosed bracket"),
+        ("buffer:\n  max_wait: 60s\n  max_wait: 60s", "3:3: the key \"max_wait\" stands here twice"),
+        ("a: 1\n---\nb: 2\n", "3:1: a second document begins here"),
+        ("policies: []", "1:11: the list is empty"),
+        (
+            "buffer: { after_root: 20s, max_wait: 10s }",
+            "1:38: found 10s, expected at least after_root, which is 20s",
+        ),
+        ("buffer: { memory: 1MiB }", "1:19: found 1MiB, expected at least 32MiB"),
+        ("data: { disk: 1MiB }", "1:15: found 1MiB, expected at least 64MiB"),
+        (
+            "telemetry: { listen: \"0.0.0.0:4317\" }",
+            "1:22: port 4317 is already taken by receivers.otlp.grpc",
+        ),
+        ("telemetry: { listen: \"8888\" }", "1:22: found \"8888\", expected host:port"),
+        ("exporters: {}", "1:12: neither parquet nor otlp"),
+        ("log: { level: \"a=b=c\" }", "1:15: found \"a=b=c\", expected a level"),
+    ];
+    for (text, expected) in table {
+        let refusal = refusal(text);
+        assert!(refusal.starts_with(&format!("t.yaml:{expected}")), "{refusal}\nexpected {expected}");
+    }
+}
+
+#[test]
+fn names_are_given_once() {
+    let text = "policies:\n  - { name: a, keep: 5% }\n  - { name: a, keep: 5% }\n";
+    assert!(refusal(text).starts_with("t.yaml:3:13: the name \"a\" is given twice"));
+    let text = "exporters:\n  otlp:\n    - { name: a, endpoint: \"http://a:4317\" }\n    - { name: a, endpoint: \
+                \"http://b:4317\" }\n";
+    assert!(refusal(text).starts_with("t.yaml:4:15: the name \"a\" is given twice"));
+}
+
+#[test]
+fn all_contradictions_are_told_at_once() {
+    let refusal = refusal("buffer: { memory: 1MiB, after_root: 20s, max_wait: 10s }\n");
+    assert_eq!(refusal.matches("t.yaml:").count(), 2, "{refusal}");
+}
+
+#[test]
+fn what_is_not_built_is_refused_by_name() {
+    for text in [
+        "buffer: { root: \"{ name = `x` }\" }",
+        "data: { when_full: lose_oldest }",
+        "data: { on_shutdown: drain }",
+        "policies:\n  - { name: a, keep: 100/s }",
+        "policies:\n  - { name: a, keep: { share: 1%, at_most: 10/s } }",
+        "policies:\n  - { name: a, keep: 1%, shadow: true }",
+        "policies:\n  - { name: a, keep: 1%, unless: \"{ status = error }\" }",
+        "randomness: hash",
+    ] {
+        assert!(refusal(text).contains("not supported yet"), "{text}");
+    }
+}
+
+#[test]
+fn variables_are_filled_in_wherever_values_stand() {
+    let environment = HashMap::from([("WAIT".to_owned(), "11s".to_owned())]);
+    for text in [
+        "buffer:\n  after_root: ${WAIT}",
+        "buffer: { after_root: \"${WAIT}\" }",
+        "buffer: { after_root: '${UNSET:-11s}' }",
+        "buffer:\n  after_root: >-\n    ${WAIT}\n  max_wait: 60s # not ${UNSET}",
+    ] {
+        let loaded = inspect_with(text, Path::new("t.yaml"), environment.clone());
+        let loaded = loaded.unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(loaded.config.buffer.after_root.get().as_secs(), 11, "{text}");
+    }
+}
+
+#[test]
+fn places_stay_right_behind_a_variable() {
+    let text = "data: { path: \"${UNSET:-/a/much/longer/path}\", disk: 20Gib }\n";
+    assert!(refusal(text).starts_with("t.yaml:1:54: found \"20Gib\""), "{}", refusal(text));
+    let text = "data:\n  disk: ${UNSET:-20Gib}\n";
+    let expected = "t.yaml:2:9: found \"20Gib\", expected a number of bytes with its unit, such as 512MiB or \
+                    20GiB\n   |\n 2 |   disk: ${UNSET:-20Gib}\n   |         ^^^^^^^^^^^^^^^";
+    assert_eq!(refusal(text), expected);
+}
+
+#[test]
+fn a_variable_that_is_not_set_is_told() {
+    assert!(
+        refusal("data:\n  path: ${TAILWATER_NO_SUCH}\n").starts_with("t.yaml:2:9: the environment variable")
+    );
+    let refusal = refusal("data: { path: ${TAILWATER_NO_SUCH} }\n");
+    assert!(refusal.contains("stands in quotes"), "{refusal}");
+}
+
+#[test]
+fn the_defaults_have_nothing_to_warn_of() {
+    assert_eq!(warnings(""), Vec::<String>::new());
+}
+
+#[test]
+fn a_drop_before_the_error_policy_is_warned_of() {
+    let text = r#"
+policies:
+  - { name: health, match: '{ rootName = "GET /healthz" }', keep: 0% }
+  - { name: errors, match: '{ status = error }', keep: 100% }
+  - { name: rest, keep: 5% }
+"#;
+    let warnings = warnings(text);
+    assert!(warnings[0].contains("before the error policy \"errors\""), "{warnings:?}");
+}
+
+#[test]
+fn a_drop_that_asks_about_any_span_is_warned_of() {
+    let text = r#"
+policies:
+  - { name: cache, match: '{ name = "GET rootName" }', keep: 0% }
+  - { name: rest, keep: 5% }
+"#;
+    let warnings = warnings(text);
+    assert!(warnings[0].contains("one such span drops the whole trace"), "{warnings:?}");
+}
+
+#[test]
+fn a_policy_that_is_never_asked_is_warned_of() {
+    let text = "policies:\n  - { name: rest, keep: 5% }\n  - { name: slow, slower_than: p95, keep: 100% }\n";
+    assert!(warnings(text)[0].contains("never asked"));
+}

@@ -1,0 +1,98 @@
+//! Keys and values that the documentation promises and this version does not have yet. They are refused, never
+//! ignored. This is the only list of them; a row goes when its feature comes.
+
+use serde_saphyr::Location;
+
+use super::tree::{Entry, Kind, Node};
+
+/// Where a row applies, by path: `*` stands for one step, `**` at the start for any number.
+struct Row {
+    path: &'static str,
+    /// What is refused of the key.
+    when: When,
+}
+
+enum When {
+    Present,
+    Is(&'static str),
+    /// A formula or a budget instead of a plain share.
+    NotShare,
+}
+
+const ROWS: &[Row] = &[
+    Row { path: "buffer.root", when: When::Present },
+    Row { path: "data.when_full", when: When::Is("lose_oldest") },
+    Row { path: "policies.*.keep", when: When::NotShare },
+    Row { path: "policies.*.shadow", when: When::Present },
+    Row { path: "policies.*.unless", when: When::Present },
+    Row { path: "receivers.kafka", when: When::Present },
+    Row { path: "reload", when: When::Present },
+    Row { path: "**.drain_timeout", when: When::Present },
+    Row { path: "**.on_shutdown", when: When::Present },
+    Row { path: "**.randomness", when: When::Present },
+];
+
+/// What of the document is not supported yet: where it stands, and a sentence.
+pub(super) fn find(document: &Node) -> Vec<(Location, String)> {
+    let mut found = Vec::new();
+    document.visit("", &mut |path, entry| {
+        let row = ROWS.iter().find(|row| covers(row.path, path) && row.when.holds(&entry.value));
+        if let Some(row) = row {
+            let at = if matches!(row.when, When::Present) { entry.key_at } else { entry.value.at };
+            found.push((at, row.sentence(entry)));
+        }
+    });
+    found
+}
+
+impl Row {
+    fn sentence(&self, entry: &Entry) -> String {
+        match self.when {
+            When::Present => format!("\"{}\" is not supported yet", entry.key),
+            When::Is(value) => format!("\"{}: {value}\" is not supported yet", entry.key),
+            When::NotShare => {
+                "budgets and formulas are not supported yet, expected a share such as 5%".to_owned()
+            }
+        }
+    }
+}
+
+impl When {
+    fn holds(&self, value: &Node) -> bool {
+        match (self, &value.kind) {
+            (Self::Present, _) => true,
+            (Self::Is(refused), Kind::Scalar(value)) => refused == value,
+            (Self::NotShare, Kind::Map(_)) => true,
+            (Self::NotShare, Kind::Scalar(value)) => value.contains('/'),
+            _ => false,
+        }
+    }
+}
+
+fn covers(pattern: &str, path: &str) -> bool {
+    if let Some(tail) = pattern.strip_prefix("**.") {
+        return path == tail || path.strip_suffix(tail).is_some_and(|head| head.ends_with('.'));
+    }
+    let (mut pattern, mut path) = (pattern.split('.'), path.split('.'));
+    loop {
+        match (pattern.next(), path.next()) {
+            (None, None) => return true,
+            (Some(expected), Some(step)) if expected == "*" || expected == step => {}
+            _ => return false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_covered_step_by_step() {
+        assert!(covers("policies.*.shadow", "policies.3.shadow"));
+        assert!(!covers("policies.*.shadow", "policies.3.keep.shadow"));
+        assert!(covers("**.on_shutdown", "on_shutdown"));
+        assert!(covers("**.on_shutdown", "data.on_shutdown"));
+        assert!(!covers("**.on_shutdown", "data.upon_shutdown_on_shutdown".trim_end_matches("n")));
+    }
+}

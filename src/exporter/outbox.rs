@@ -1,0 +1,496 @@
+//! Everything that was kept, until every exporter has met its fate at its backend.
+//!
+//! One log of pieces; each exporter reads it with its own cursor, so a slow backend delays only itself. Promises:
+//!
+//! - The pieces of one judgement are one group: written and read together or not at all.
+//! - In spans and for each exporter: kept + pending at start = delivered + pending + lost{cause}.
+//! - A segment is deletable once every saved cursor and a saved state are past it.
+
+use std::collections::HashSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use prost::Message;
+use uuid::Uuid;
+
+use super::cursor::{Cursor, Cursors};
+use super::metrics::{Amount, Lost, Metrics};
+use crate::log::grouped::{
+    AppendError, Appended, Found, Group, GroupItem, GroupLog, GroupReader, GroupRecord, GroupSettings,
+};
+use crate::log::segment::{self, SegmentInfo};
+use crate::log::writer::{Fatal, WriteFailed, WriteLoop};
+use crate::log::{ReadRecord, Storage};
+use crate::proto::{Piece, SegmentAttributes};
+use crate::trace::Position;
+
+/// The kind of an outbox record that holds a [`Piece`].
+pub const PIECE: u8 = 1;
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The data folder: segments go to `outbox/` in it, cursors to `cursor.<exporter>`.
+    pub data: PathBuf,
+    pub roll_age_ms: u64,
+    pub roll_bytes: u64,
+    /// Bytes that may wait to be written.
+    pub queue_bytes: usize,
+    /// Room reserved for each segment and, in advance, for the next.
+    pub reserve_bytes: u64,
+    /// What the headers of new segments carry.
+    pub attributes: SegmentAttributes,
+    /// The highest segment number that the state file knows of.
+    pub highest_known: u32,
+    pub new_uuid: fn() -> Uuid,
+}
+
+/// A piece to append, and whose it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Kept<'a> {
+    pub tenant: &'a str,
+    pub piece: &'a Piece,
+}
+
+/// A piece as a tail reads it.
+#[derive(Clone, Debug)]
+pub struct Parcel {
+    /// Its record.
+    pub at: Position,
+    /// How far the cursor may go once this and all before it are settled: never into a group.
+    pub end: Position,
+    pub tenant: Arc<str>,
+    pub piece: Piece,
+}
+
+/// One exporter's place in the outbox.
+#[derive(Clone, Debug)]
+pub struct Subscription {
+    pub cursor: Arc<Cursor>,
+    pub metrics: Arc<Metrics>,
+}
+
+impl Subscription {
+    /// Everything before `to` is settled, or is lost because it could not be read.
+    pub fn advance(&self, to: Position) {
+        self.cursor.advance(to);
+        self.metrics.passed(to.segment, Lost::Corrupt);
+    }
+}
+
+#[derive(Debug)]
+pub struct Outbox {
+    log: GroupLog,
+    storage: Arc<dyn Storage>,
+    dir: PathBuf,
+    cursors: Cursors,
+    subscriptions: Vec<Subscription>,
+}
+
+impl Outbox {
+    /// Opens or creates the outbox; `exporters` are all that are configured, by name.
+    ///
+    /// Seals what is there, and reads what is pending to count it. The caller runs the write loop on a thread.
+    pub fn open(
+        storage: Arc<dyn Storage>,
+        settings: Settings,
+        exporters: &[String],
+        fatal: Fatal,
+    ) -> io::Result<(Self, WriteLoop, Found)> {
+        let dir = settings.data.join("outbox");
+        storage.create_dir_all(&dir)?;
+        let next = segment::next_number(&*storage, &dir, settings.highest_known)?;
+        let (oldest, head) = (Position::default(), Position::new(next, 0));
+        let cursors = Cursors::open(&storage, &settings.data, exporters, oldest, head)?;
+        // A number that a cursor has passed must not come again, whatever became of its file.
+        let passed = cursors.iter().map(|cursor| cursor.position().segment).filter(|number| *number > next);
+        let highest_known = passed.max().unwrap_or(settings.highest_known).max(settings.highest_known);
+        let log_settings = GroupSettings {
+            dir: dir.clone(),
+            roll_age_ms: settings.roll_age_ms,
+            roll_bytes: settings.roll_bytes,
+            queue_bytes: settings.queue_bytes,
+            reserve_bytes: settings.reserve_bytes,
+            attributes: settings.attributes.encode_to_vec().into(),
+            highest_known,
+            new_uuid: settings.new_uuid,
+        };
+        let (log, write_loop, found) = GroupLog::open(storage.clone(), log_settings, fatal)?;
+        let subscribe =
+            |cursor: &Arc<Cursor>| Subscription { cursor: cursor.clone(), metrics: Arc::default() };
+        let subscriptions = cursors.iter().map(subscribe).collect();
+        let outbox = Self { log, storage, dir, cursors, subscriptions };
+        outbox.count_pending()?;
+        Ok((outbox, write_loop, found))
+    }
+
+    /// Appends the pieces of one judgement. Blocks while the queue is full: not for I/O workers.
+    pub fn append_group(&self, kept: &[Kept<'_>], now_ms: u64) -> Result<Appended, AppendError> {
+        let appended = self.log.append_group(&records(kept, now_ms), now_ms)?;
+        self.count_appended(kept, appended);
+        Ok(appended)
+    }
+
+    /// As [`Self::append_group`], but says [`AppendError::WouldBlock`] instead of waiting.
+    pub fn try_append_group(&self, kept: &[Kept<'_>], now_ms: u64) -> Result<Appended, AppendError> {
+        let appended = self.log.try_append_group(&records(kept, now_ms), now_ms)?;
+        self.count_appended(kept, appended);
+        Ok(appended)
+    }
+
+    /// Seals a segment that is due and saves the cursors. To be called every second; blocks on the disk.
+    pub fn tick(&self, now_ms: u64) -> io::Result<()> {
+        self.log.roll(now_ms);
+        self.save_cursors()
+    }
+
+    pub fn save_cursors(&self) -> io::Result<()> {
+        self.cursors.iter().try_for_each(|cursor| cursor.save())
+    }
+
+    /// Blocks until all that was appended is on the disk; returns how far that is.
+    pub fn sync(&self) -> Result<Position, WriteFailed> {
+        self.log.sync()
+    }
+
+    /// The log under it: sealed segments, frontier, stalls, bytes on disk, close.
+    pub fn log(&self) -> &GroupLog {
+        &self.log
+    }
+
+    /// What headers of segments opened from now on carry.
+    pub fn set_attributes(&self, attributes: &SegmentAttributes) {
+        self.log.set_attributes(attributes.encode_to_vec().into());
+    }
+
+    /// The place of a configured exporter.
+    pub fn subscription(&self, exporter: &str) -> Option<&Subscription> {
+        self.subscriptions().find(|subscription| subscription.cursor.exporter() == exporter)
+    }
+
+    pub fn subscriptions(&self) -> impl Iterator<Item = &Subscription> {
+        self.subscriptions.iter()
+    }
+
+    /// Reads for an exporter from its cursor on.
+    pub fn tail(&self, exporter: &str) -> Option<Tail> {
+        let subscription = self.subscription(exporter)?.clone();
+        let reader = self.log.reader(subscription.cursor.position());
+        Some(Tail { reader, subscription, tenants: HashSet::new() })
+    }
+
+    /// Deletes the segments that nobody needs: all saved cursors are past them, and a saved state covers them.
+    pub fn delete_settled(&self, covered: Position) -> io::Result<()> {
+        let low = self.cursors.low().min(covered);
+        for segment in deletable(&self.log.sealed(), low) {
+            self.log.delete(segment.number)?;
+        }
+        // Files whose header cannot be read are in no list.
+        let first_needed =
+            self.log.sealed().first().map_or(low.segment, |segment| segment.number.min(low.segment));
+        let below = first_needed.min(self.log.written().segment);
+        segment::delete_below(&*self.storage, &self.dir, below).map(drop)
+    }
+
+    fn count_appended(&self, kept: &[Kept<'_>], appended: Appended) {
+        for subscription in &self.subscriptions {
+            for Kept { piece, .. } in kept {
+                subscription.metrics.appended(appended.at.segment, Amount::of(piece));
+            }
+        }
+    }
+
+    fn count_pending(&self) -> io::Result<()> {
+        let mut reader = GroupReader::recover(self.storage.clone(), &self.dir, self.cursors.low());
+        while let Some(item) = reader.next()? {
+            let GroupItem::Group(group) = item else { continue };
+            for piece in group.records.iter().filter_map(read_piece) {
+                let waiting = |at: &&Subscription| at.cursor.position() < group.end;
+                for subscription in self.subscriptions().filter(waiting) {
+                    subscription.metrics.appended(group.at.segment, Amount::of(&piece));
+                }
+            }
+        }
+        self.subscriptions().for_each(|subscription| subscription.metrics.started());
+        Ok(())
+    }
+}
+
+/// The sealed segments that lie before `low` as a whole.
+pub fn deletable(sealed: &[SegmentInfo], low: Position) -> impl Iterator<Item = &SegmentInfo> {
+    sealed.iter().take_while(move |segment| {
+        segment.number < low.segment || segment.number == low.segment && segment.len <= u64::from(low.offset)
+    })
+}
+
+fn records<'a>(kept: &[Kept<'a>], arrival_ms: u64) -> Vec<GroupRecord<'a>> {
+    let record = |kept: &Kept<'a>| GroupRecord {
+        arrival_ms,
+        tenant: kept.tenant,
+        kind: PIECE,
+        body: kept.piece.encode_to_vec().into(),
+    };
+    kept.iter().map(record).collect()
+}
+
+/// The piece in a record; `None`: written by another program, or by none.
+pub fn read_piece(record: &ReadRecord) -> Option<Piece> {
+    let piece = Piece::decode(record.body.clone()).ok().filter(|_| record.kind == PIECE);
+    piece.filter(|piece| piece.trace().is_some())
+}
+
+/// Reads the outbox's groups from `from` on, when nobody writes: for recovery.
+pub fn recover(storage: Arc<dyn Storage>, data: &Path, from: Position) -> GroupReader {
+    GroupReader::recover(storage, &data.join("outbox"), from)
+}
+
+/// Reads pieces for one exporter, in order, each once.
+#[derive(Debug)]
+pub struct Tail {
+    reader: GroupReader,
+    subscription: Subscription,
+    /// At most as many as the receiver lets in.
+    tenants: HashSet<Arc<str>>,
+}
+
+impl Tail {
+    /// The next pieces, about `bytes` of them; none: there are no more yet. Blocks on the disk.
+    ///
+    /// What cannot be read is stepped over and counted.
+    pub fn read(&mut self, bytes: usize) -> io::Result<Vec<Parcel>> {
+        let mut parcels = Vec::new();
+        let mut size = 0;
+        while size < bytes {
+            match self.reader.next() {
+                Ok(None) => break,
+                // What was read before is not lost with the error, which comes again.
+                Err(_) if !parcels.is_empty() => break,
+                Err(error) => return Err(error),
+                Ok(Some(GroupItem::Group(group))) => {
+                    let before = parcels.len();
+                    self.open(group, &mut parcels);
+                    size += parcels[before..].iter().map(|parcel| parcel.piece.otlp.len()).sum::<usize>();
+                }
+                Ok(Some(GroupItem::Lost { from, bytes, .. })) => self.unreadable(from, bytes),
+            }
+        }
+        Ok(parcels)
+    }
+
+    /// Waits until there may be more; false: never again.
+    pub async fn changed(&mut self) -> bool {
+        self.reader.changed().await
+    }
+
+    /// Behind everything that was read.
+    pub fn position(&self) -> Position {
+        self.reader.position()
+    }
+
+    pub fn subscription(&self) -> &Subscription {
+        &self.subscription
+    }
+
+    fn open(&mut self, group: Group, parcels: &mut Vec<Parcel>) {
+        let before = parcels.len();
+        for record in &group.records {
+            let Some(piece) = read_piece(record) else {
+                self.unreadable(record.at, record.body.len() as u64);
+                continue;
+            };
+            let tenant = self.tenant(&record.tenant);
+            parcels.push(Parcel { at: record.at, end: group.at, tenant, piece });
+        }
+        if let Some(last) = parcels[before..].last_mut() {
+            last.end = group.end;
+        }
+    }
+
+    fn tenant(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.tenants.get(name) {
+            return known.clone();
+        }
+        let tenant: Arc<str> = name.into();
+        self.tenants.insert(tenant.clone());
+        tenant
+    }
+
+    fn unreadable(&self, from: Position, bytes: u64) {
+        let exporter = self.subscription.cursor.exporter();
+        tracing::error!(exporter, ?from, bytes, "outbox is damaged, what cannot be read is lost");
+        self.subscription.metrics.unreadable(bytes);
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::thread::JoinHandle;
+
+    use super::*;
+    use crate::log::SimDisk;
+    use crate::trace::TraceId;
+
+    /// An outbox on a disk in memory, its writer running.
+    #[derive(Debug)]
+    pub(crate) struct Bench {
+        pub(crate) outbox: Arc<Outbox>,
+        writer: Option<JoinHandle<Result<(), WriteFailed>>>,
+        appended: u8,
+    }
+
+    impl Bench {
+        pub(crate) fn open(disk: &SimDisk, exporters: &[&str]) -> Self {
+            let settings = Settings {
+                data: "data".into(),
+                roll_age_ms: 300_000,
+                roll_bytes: 1 << 30,
+                queue_bytes: 64 << 20,
+                reserve_bytes: 0,
+                attributes: SegmentAttributes::default(),
+                highest_known: 0,
+                new_uuid: Uuid::new_v4,
+            };
+            let exporters: Vec<String> = exporters.iter().map(|name| (*name).to_owned()).collect();
+            let fatal: Fatal = Box::new(|error| panic!("{error}"));
+            let (outbox, writer, _) = Outbox::open(disk.storage(), settings, &exporters, fatal).unwrap();
+            let writer = Some(writer.spawn("outbox").unwrap());
+            Self { outbox: outbox.into(), writer, appended: 0 }
+        }
+
+        /// Appends a group of pieces of the given spans; each span is ten bytes. Returns when it is written.
+        pub(crate) fn append(&mut self, tenant: &str, spans: &[u32]) {
+            let otlp = |spans: u32| vec![0xff; 10 * spans as usize].into();
+            self.append_otlp(tenant, spans.iter().map(|spans| (*spans, otlp(*spans))).collect());
+        }
+
+        pub(crate) fn append_otlp(&mut self, tenant: &str, pieces: Vec<(u32, bytes::Bytes)>) {
+            let pieces: Vec<Piece> = pieces
+                .into_iter()
+                .map(|(spans, otlp)| {
+                    self.appended += 1;
+                    let trace_id = TraceId([self.appended; 16]).into();
+                    Piece { trace_id, spans, otlp, ..Default::default() }
+                })
+                .collect();
+            let kept: Vec<_> = pieces.iter().map(|piece| Kept { tenant, piece }).collect();
+            self.outbox.append_group(&kept, 1_000).unwrap();
+            self.outbox.sync().unwrap();
+        }
+
+        pub(crate) fn close(mut self) {
+            self.outbox.log().close();
+            self.writer.take().unwrap().join().unwrap().unwrap();
+        }
+    }
+
+    fn spans(parcels: &[Parcel]) -> Vec<u32> {
+        parcels.iter().map(|parcel| parcel.piece.spans).collect()
+    }
+
+    fn settle(subscription: &Subscription, parcels: &[Parcel]) {
+        for parcel in parcels {
+            subscription.metrics.settled(parcel.at.segment, Amount::of(&parcel.piece), 0);
+            subscription.advance(parcel.end);
+        }
+    }
+
+    #[test]
+    fn a_tail_reads_what_was_appended_and_goes_on() {
+        let mut bench = Bench::open(&SimDisk::new(1), &["a"]);
+        let mut tail = bench.outbox.tail("a").unwrap();
+        assert!(tail.read(1_000).unwrap().is_empty());
+        bench.append("t", &[3, 4]);
+        bench.append("", &[5]);
+        let parcels = tail.read(1_000).unwrap();
+        assert_eq!(spans(&parcels), [3, 4, 5]);
+        assert_eq!((&*parcels[1].tenant, &*parcels[2].tenant), ("t", ""));
+        bench.append("", &[6]);
+        assert_eq!(spans(&tail.read(1_000).unwrap()), [6]);
+        bench.close();
+    }
+
+    #[test]
+    fn a_cursor_stands_before_or_behind_a_group_never_in_it() {
+        let disk = SimDisk::new(1);
+        let mut bench = Bench::open(&disk, &["a"]);
+        bench.append("", &[3, 4]);
+        let mut tail = bench.outbox.tail("a").unwrap();
+        let parcels = tail.read(1_000).unwrap();
+        settle(tail.subscription(), &parcels[..1]);
+        bench.outbox.save_cursors().unwrap();
+        bench.close();
+        let bench = Bench::open(&disk, &["a"]);
+        assert_eq!(spans(&bench.outbox.tail("a").unwrap().read(1_000).unwrap()), [3, 4]);
+        bench.close();
+    }
+
+    #[test]
+    fn what_is_pending_is_counted_for_each_exporter_and_again_at_start() {
+        let disk = SimDisk::new(1);
+        let mut bench = Bench::open(&disk, &["a", "b"]);
+        bench.append("", &[3, 4]);
+        bench.append("", &[5]);
+        let mut tail = bench.outbox.tail("a").unwrap();
+        let parcels = tail.read(1).unwrap();
+        settle(tail.subscription(), &parcels);
+        let metrics = |bench: &Bench, name: &str| bench.outbox.subscription(name).unwrap().metrics.clone();
+        assert_eq!(metrics(&bench, "a").pending(), Amount { spans: 5, records: 1, bytes: 50 });
+        assert_eq!(metrics(&bench, "b").pending(), Amount { spans: 12, records: 3, bytes: 120 });
+        bench.outbox.save_cursors().unwrap();
+        bench.close();
+        let bench = Bench::open(&disk, &["a", "b", "new"]);
+        assert_eq!(metrics(&bench, "a").pending_at_start(), 5);
+        assert_eq!(metrics(&bench, "b").pending_at_start(), 12);
+        assert_eq!(metrics(&bench, "new").pending_at_start(), 0);
+        bench.close();
+    }
+
+    #[test]
+    fn a_segment_goes_when_every_cursor_and_a_state_are_past_it() {
+        let disk = SimDisk::new(1);
+        let mut bench = Bench::open(&disk, &["a", "b"]);
+        bench.append("", &[3]);
+        bench.outbox.log().seal();
+        bench.append("", &[4]);
+        let covered = bench.outbox.sync().unwrap();
+        let sealed = |bench: &Bench| bench.outbox.log().sealed().len();
+        for name in ["a", "b"] {
+            bench.outbox.delete_settled(covered).unwrap();
+            assert_eq!(sealed(&bench), 1, "before {name}");
+            let mut tail = bench.outbox.tail(name).unwrap();
+            let parcels = tail.read(1_000).unwrap();
+            settle(tail.subscription(), &parcels);
+            bench.outbox.save_cursors().unwrap();
+        }
+        bench.outbox.delete_settled(Position::default()).unwrap();
+        assert_eq!(sealed(&bench), 1);
+        bench.outbox.delete_settled(covered).unwrap();
+        assert_eq!(sealed(&bench), 0);
+        bench.close();
+    }
+
+    #[test]
+    fn a_damaged_record_is_counted_and_the_rest_is_read() {
+        let disk = SimDisk::new(1);
+        let mut bench = Bench::open(&disk, &["a"]);
+        bench.append("", &[3]);
+        bench.append("", &[40]);
+        bench.append("", &[5]);
+        bench.outbox.log().seal();
+        bench.append("", &[6]);
+        let path = segment::path(Path::new("data/outbox"), 1);
+        let mut content = disk.content(&path).unwrap();
+        let middle = content.len() / 2;
+        content[middle] ^= 1;
+        disk.put(&path, content);
+        let mut tail = bench.outbox.tail("a").unwrap();
+        let parcels = tail.read(1_000_000).unwrap();
+        assert_eq!(spans(&parcels), [3, 5, 6]);
+        settle(tail.subscription(), &parcels);
+        let metrics = &tail.subscription().metrics;
+        assert_eq!((metrics.delivered(), metrics.lost(Lost::Corrupt)), (14, 40));
+        assert!(metrics.lost_bytes() > 400);
+        assert_eq!(metrics.pending(), Amount::default());
+        bench.close();
+    }
+}

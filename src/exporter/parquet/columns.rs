@@ -1,0 +1,336 @@
+//! Writes a gathered row group, column after column in the order of the schema.
+
+use std::io::Write;
+use std::ops::Range;
+
+use parquet::data_type::{BoolType, DataType, DoubleType, Int32Type, Int64Type};
+use parquet::errors::{ParquetError, Result};
+use parquet::file::writer::SerializedRowGroupWriter;
+use parquet::schema::types::ColumnDescPtr;
+
+use super::attributes::{Attributes, Column};
+use super::chunk::{Chunk, ChunkWriter, Extras, Levels, Values};
+use super::row_group::{Events, Links, RowGroup};
+use super::texts::{NULL, Store, Texts};
+
+/// Writes the columns of one row group.
+pub(super) struct Columns<'a, 'w, W: Write> {
+    group: SerializedRowGroupWriter<'w, W>,
+    chunks: &'a mut ChunkWriter,
+    columns: &'a [ColumnDescPtr],
+    rows: usize,
+    levels: Levels,
+    /// The stored values that are not null, of the column being written.
+    present: Vec<u32>,
+}
+
+impl<'a, 'w, W: Write + Send> Columns<'a, 'w, W> {
+    pub(super) fn new(
+        group: SerializedRowGroupWriter<'w, W>,
+        chunks: &'a mut ChunkWriter,
+        columns: &'a [ColumnDescPtr],
+    ) -> Self {
+        Self { group, chunks, columns, rows: 0, levels: Levels::default(), present: Vec::new() }
+    }
+
+    pub(super) fn write(mut self, rows: &RowGroup) -> Result<()> {
+        self.rows = rows.rows;
+        self.span(rows)?;
+        for column in &rows.resources.attributes.promoted {
+            self.promoted(column, Some(&rows.resource_of_row))?;
+        }
+        for column in &rows.attributes.promoted {
+            self.promoted(column, None)?;
+        }
+        self.text(&rows.exception_types, None, Extras::Bounds)?;
+        self.map(&rows.attributes, None)?;
+        self.numbers::<Int32Type>(&rows.dropped_attributes)?;
+        self.resource(rows)?;
+        self.scope(rows)?;
+        self.events(&rows.events)?;
+        self.numbers::<Int32Type>(&rows.dropped_events)?;
+        self.links(&rows.links)?;
+        self.numbers::<Int32Type>(&rows.dropped_links)?;
+        self.piece(rows)?;
+        self.group.close()?;
+        Ok(())
+    }
+
+    fn span(&mut self, rows: &RowGroup) -> Result<()> {
+        self.text(&rows.trace_ids, None, Extras::Bloom)?;
+        self.text(&rows.span_ids, None, Extras::None)?;
+        self.text(&rows.parents, None, Extras::None)?;
+        let micros: Vec<i64> = rows.starts.iter().map(|&nanos| micros(nanos)).collect();
+        let durations: Vec<i64> =
+            rows.starts.iter().zip(&rows.ends).map(|(&start, &end)| duration(start, end)).collect();
+        self.numbers::<Int64Type>(&micros)?;
+        self.numbers::<Int64Type>(&rows.starts)?;
+        self.numbers::<Int64Type>(&rows.ends)?;
+        self.numbers::<Int64Type>(&durations)?;
+        self.text(&rows.names, None, Extras::Bounds)?;
+        self.text(&rows.kinds, None, Extras::Bounds)?;
+        self.text(&rows.status_codes, None, Extras::Bounds)?;
+        self.text(&rows.status_messages, None, Extras::None)?;
+        self.text(&rows.trace_states, None, Extras::None)?;
+        self.numbers::<Int32Type>(&rows.flags)
+    }
+
+    fn resource(&mut self, rows: &RowGroup) -> Result<()> {
+        let of_row = &rows.resource_of_row;
+        self.map(&rows.resources.attributes, Some(of_row))?;
+        self.numbers::<Int32Type>(&spread(&rows.resources.dropped_attributes, of_row))?;
+        self.text(&rows.resources.schema_urls, Some(of_row), Extras::None)
+    }
+
+    fn scope(&mut self, rows: &RowGroup) -> Result<()> {
+        let of_row = &rows.scope_of_row;
+        self.text(&rows.scopes.names, Some(of_row), Extras::Bounds)?;
+        self.text(&rows.scopes.versions, Some(of_row), Extras::None)?;
+        self.map(&rows.scopes.attributes, Some(of_row))?;
+        self.numbers::<Int32Type>(&spread(&rows.scopes.dropped_attributes, of_row))?;
+        self.text(&rows.scopes.schema_urls, Some(of_row), Extras::None)
+    }
+
+    fn piece(&mut self, rows: &RowGroup) -> Result<()> {
+        let (pieces, of_row) = (&rows.pieces, &rows.piece_of_row);
+        let starts: Vec<i64> = pieces.starts.iter().map(|&nanos| micros(nanos)).collect();
+        self.numbers::<Int64Type>(&spread(&starts, of_row))?;
+        self.numbers::<Int64Type>(&spread(&pieces.durations, of_row))?;
+        self.numbers::<Int32Type>(&spread(&pieces.spans, of_row))?;
+        self.numbers::<Int32Type>(&spread(&pieces.errors, of_row))?;
+        self.text(&pieces.root_services, Some(of_row), Extras::Bounds)?;
+        self.text(&pieces.root_names, Some(of_row), Extras::Bounds)?;
+        self.numbers::<BoolType>(&rows.roots)?;
+        self.text(&pieces.policies, Some(of_row), Extras::Bounds)?;
+        self.text(&pieces.reasons, Some(of_row), Extras::Bounds)?;
+        self.numbers::<DoubleType>(&rows.weights)?;
+        self.numbers::<BoolType>(&spread(&pieces.wholes, of_row))?;
+        self.numbers::<BoolType>(&spread(&pieces.completes, of_row))?;
+        self.numbers::<BoolType>(&spread(&pieces.lates, of_row))?;
+        self.numbers::<Int64Type>(&spread(&pieces.decided, of_row))
+    }
+
+    fn events(&mut self, events: &Events) -> Result<()> {
+        self.listed_numbers::<Int64Type>(&events.row_ends, &events.times)?;
+        self.listed_text(&events.row_ends, &events.names)?;
+        self.listed_map(&events.row_ends, &events.attributes)?;
+        self.listed_numbers::<Int32Type>(&events.row_ends, &events.dropped_attributes)
+    }
+
+    fn links(&mut self, links: &Links) -> Result<()> {
+        self.listed_text(&links.row_ends, &links.trace_ids)?;
+        self.listed_text(&links.row_ends, &links.span_ids)?;
+        self.listed_text(&links.row_ends, &links.trace_states)?;
+        self.listed_map(&links.row_ends, &links.attributes)?;
+        self.listed_numbers::<Int32Type>(&links.row_ends, &links.dropped_attributes)?;
+        self.listed_numbers::<Int32Type>(&links.row_ends, &links.flags)
+    }
+
+    /// One number a row.
+    fn numbers<T: DataType>(&mut self, values: &[T::T]) -> Result<()> {
+        self.native::<T>(values, None, None)
+    }
+
+    fn promoted(&mut self, column: &Column, owner_of_row: Option<&[u32]>) -> Result<()> {
+        match column {
+            Column::Text(texts) => self.text(texts, owner_of_row, Extras::Bounds),
+            Column::Integer(values) => {
+                let value = |owner: usize| values.get(owner).copied().flatten();
+                let rows: Vec<Option<i32>> = match owner_of_row {
+                    Some(owners) => owners.iter().map(|&owner| value(owner as usize)).collect(),
+                    None => (0..self.rows).map(value).collect(),
+                };
+                let levels: Vec<i16> = rows.iter().map(|row| i16::from(row.is_some())).collect();
+                let present: Vec<i32> = rows.into_iter().flatten().collect();
+                self.native::<Int32Type>(&present, Some(&levels), None)
+            }
+        }
+    }
+
+    /// One text a row, or none; of the row itself or of its owner.
+    fn text(&mut self, texts: &Texts, owner_of_row: Option<&[u32]>, extras: Extras) -> Result<()> {
+        let optional = self.column()?.max_def_level() > 0;
+        self.clear();
+        let stored = |owner: usize| texts.values.get(owner).copied().unwrap_or(NULL);
+        for row in 0..self.rows {
+            let value = stored(owner_of_row.map_or(row, |owners| owners[row] as usize));
+            if optional {
+                self.levels.definition.push(u8::from(value != NULL));
+            }
+            if value != NULL {
+                self.present.push(value);
+            }
+        }
+        self.chunk(texts, extras)
+    }
+
+    /// One map a row, of the row itself or of its owner.
+    fn map(&mut self, attributes: &Attributes, owner_of_row: Option<&[u32]>) -> Result<()> {
+        let kinds = &attributes.kinds;
+        self.entries(&attributes.ends, &attributes.keys, owner_of_row)?;
+        self.entries(&attributes.ends, &attributes.values, owner_of_row)?;
+        self.entries(&kinds.ends, &kinds.keys, owner_of_row)?;
+        self.entries(&kinds.ends, &kinds.values, owner_of_row)
+    }
+
+    fn entries(&mut self, ends: &[u32], texts: &Texts, owner_of_row: Option<&[u32]>) -> Result<()> {
+        self.clear();
+        let full = self.full()?;
+        for row in 0..self.rows {
+            let entries = between(ends, owner_of_row.map_or(row, |owners| owners[row] as usize));
+            self.list(
+                Repetition { first: 0, further: 1 },
+                Definition { empty: 0, full },
+                &texts.values[entries],
+            );
+        }
+        self.chunk(texts, Extras::None)
+    }
+
+    /// One text an element of each row's list.
+    fn listed_text(&mut self, row_ends: &[u32], texts: &Texts) -> Result<()> {
+        self.entries(row_ends, texts, None)
+    }
+
+    /// One number an element of each row's list.
+    fn listed_numbers<T: DataType>(&mut self, row_ends: &[u32], values: &[T::T]) -> Result<()> {
+        let (mut definition, mut repetition) = (Vec::new(), Vec::new());
+        for row in 0..self.rows {
+            let elements = between(row_ends, row).len();
+            definition.push(i16::from(elements > 0));
+            repetition.push(0);
+            for _ in 1..elements {
+                definition.push(1);
+                repetition.push(1);
+            }
+        }
+        self.native::<T>(values, Some(&definition), Some(&repetition))
+    }
+
+    /// One map an element of each row's list.
+    fn listed_map(&mut self, row_ends: &[u32], attributes: &Attributes) -> Result<()> {
+        let kinds = &attributes.kinds;
+        self.listed_entries(row_ends, &attributes.ends, &attributes.keys)?;
+        self.listed_entries(row_ends, &attributes.ends, &attributes.values)?;
+        self.listed_entries(row_ends, &kinds.ends, &kinds.keys)?;
+        self.listed_entries(row_ends, &kinds.ends, &kinds.values)
+    }
+
+    fn listed_entries(&mut self, row_ends: &[u32], ends: &[u32], texts: &Texts) -> Result<()> {
+        self.clear();
+        let full = self.full()?;
+        for row in 0..self.rows {
+            let elements = between(row_ends, row);
+            if elements.is_empty() {
+                self.levels.repetition.push(0);
+                self.levels.definition.push(0);
+            }
+            for element in elements.clone() {
+                let repetition = Repetition { first: u8::from(element > elements.start), further: 2 };
+                self.list(repetition, Definition { empty: 1, full }, &texts.values[between(ends, element)]);
+            }
+        }
+        self.chunk(texts, Extras::None)
+    }
+
+    /// Levels and values of one list.
+    #[inline]
+    fn list(&mut self, at: Repetition, of: Definition, values: &[u32]) {
+        let Levels { repetition, definition } = &mut self.levels;
+        repetition.push(at.first);
+        if values.is_empty() {
+            definition.push(of.empty);
+            return;
+        }
+        repetition.resize(repetition.len() + values.len() - 1, at.further);
+        if values.contains(&NULL) {
+            definition.extend(values.iter().map(|&value| of.full - u8::from(value == NULL)));
+            self.present.extend(values.iter().filter(|&&value| value != NULL));
+        } else {
+            definition.resize(definition.len() + values.len(), of.full);
+            self.present.extend_from_slice(values);
+        }
+    }
+
+    /// Writes what was gathered of a column of text.
+    fn chunk(&mut self, texts: &Texts, extras: Extras) -> Result<()> {
+        let column = self.take_column()?;
+        let values = match &texts.store {
+            Store::Numbered(dictionary) => Values::Numbered { dictionary, numbers: &self.present },
+            Store::Plain(bytes) => Values::Plain { bytes, starts: &self.present },
+        };
+        let chunk = Chunk { rows: self.rows, levels: &self.levels, values, extras };
+        self.chunks.write(&mut self.group, &column, chunk)
+    }
+
+    /// Writes a column with the crate's own writer.
+    fn native<T: DataType>(
+        &mut self,
+        values: &[T::T],
+        definition: Option<&[i16]>,
+        repetition: Option<&[i16]>,
+    ) -> Result<()> {
+        self.take_column()?;
+        let mut column = self.group.next_column()?.ok_or_else(no_column)?;
+        column.typed::<T>().write_batch(values, definition, repetition)?;
+        column.close()
+    }
+
+    fn clear(&mut self) {
+        self.levels.repetition.clear();
+        self.levels.definition.clear();
+        self.present.clear();
+    }
+
+    fn column(&self) -> Result<&'a ColumnDescPtr> {
+        self.columns.first().ok_or_else(no_column)
+    }
+
+    fn take_column(&mut self) -> Result<ColumnDescPtr> {
+        let (column, rest) = self.columns.split_first().ok_or_else(no_column)?;
+        self.columns = rest;
+        Ok(column.clone())
+    }
+
+    /// The definition level of a value that is not null.
+    fn full(&self) -> Result<u8> {
+        Ok(self.column()?.max_def_level() as u8)
+    }
+}
+
+/// Levels at which the entries of a list repeat.
+#[derive(Clone, Copy)]
+struct Repetition {
+    first: u8,
+    further: u8,
+}
+
+/// Levels up to which a list's place, and a value in it, are defined. A null is one below full.
+#[derive(Clone, Copy)]
+struct Definition {
+    empty: u8,
+    full: u8,
+}
+
+fn no_column() -> ParquetError {
+    ParquetError::General("more columns are written than the schema has".into())
+}
+
+fn between(ends: &[u32], owner: usize) -> Range<usize> {
+    let start = owner.checked_sub(1).map_or(0, |before| ends[before]);
+    start as usize..ends[owner] as usize
+}
+
+/// What each row's owner has.
+fn spread<T: Copy>(values: &[T], owner_of_row: &[u32]) -> Vec<T> {
+    owner_of_row.iter().map(|&owner| values[owner as usize]).collect()
+}
+
+fn micros(nanos: i64) -> i64 {
+    (nanos as u64 / 1_000) as i64
+}
+
+/// From a start that is known to an end after it; 0 if there is none.
+fn duration(start: i64, end: i64) -> i64 {
+    if start == 0 { 0 } else { (end as u64).saturating_sub(start as u64) as i64 }
+}

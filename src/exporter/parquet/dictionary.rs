@@ -1,0 +1,97 @@
+//! Distinct byte strings in the order of their first appearance: a Parquet dictionary page in the making.
+
+use std::hash::BuildHasher;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+
+/// Numbers distinct strings. Order, and so the page, depends on what was seen only, never on hashes.
+#[derive(Debug, Default)]
+pub(super) struct Dictionary {
+    numbers: HashTable<u32>,
+    /// PLAIN encoding: each value after its length.
+    page: Vec<u8>,
+    /// Where each value's length stands in the page.
+    starts: Vec<u32>,
+    hasher: RandomState,
+}
+
+impl Dictionary {
+    /// The number of `value`, new or known. What is not UTF-8 is stored with replacement characters.
+    #[inline]
+    pub(super) fn number(&mut self, value: &[u8]) -> u32 {
+        let hash = self.hasher.hash_one(value);
+        let (page, starts) = (&self.page, &self.starts);
+        if let Some(known) = self.numbers.find(hash, |&number| stored(page, starts, number) == value) {
+            return *known;
+        }
+        self.insert(hash, value)
+    }
+
+    #[cold]
+    fn insert(&mut self, hash: u64, value: &[u8]) -> u32 {
+        let number = self.starts.len() as u32;
+        self.starts.push(self.page.len() as u32);
+        append_plain(&mut self.page, value);
+        let (page, starts, hasher) = (&self.page, &self.starts, &self.hasher);
+        self.numbers.insert_unique(hash, number, |&other| hasher.hash_one(stored(page, starts, other)));
+        number
+    }
+
+    pub(super) fn get(&self, number: u32) -> &[u8] {
+        stored(&self.page, &self.starts, number)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.starts.len()
+    }
+
+    pub(super) fn page(&self) -> &[u8] {
+        &self.page
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.numbers.clear();
+        self.page.clear();
+        self.starts.clear();
+    }
+}
+
+fn stored<'a>(page: &'a [u8], starts: &[u32], number: u32) -> &'a [u8] {
+    let number = number as usize;
+    let start = starts[number] as usize + 4;
+    let end = starts.get(number + 1).map_or(page.len(), |&next| next as usize);
+    &page[start..end]
+}
+
+/// Appends `value` in Parquet's PLAIN encoding, as UTF-8 whatever it is.
+#[inline]
+pub(super) fn append_plain(page: &mut Vec<u8>, value: &[u8]) {
+    if simdutf8::basic::from_utf8(value).is_ok() {
+        page.extend_from_slice(&(value.len() as u32).to_le_bytes());
+        page.extend_from_slice(value);
+    } else {
+        append_plain(page, String::from_utf8_lossy(value).as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_strings_share_a_number_and_the_page_lists_them_once() {
+        let mut dictionary = Dictionary::default();
+        let numbers = [&b"a"[..], b"", b"a", b"bc"].map(|value| dictionary.number(value));
+        assert_eq!(numbers, [0, 1, 0, 2]);
+        assert_eq!(dictionary.page(), b"\x01\0\0\0a\0\0\0\0\x02\0\0\0bc");
+        assert_eq!(dictionary.get(2), b"bc");
+    }
+
+    #[test]
+    fn what_is_not_utf8_is_stored_with_replacement_characters() {
+        let mut dictionary = Dictionary::default();
+        let number = dictionary.number(b"a\xff");
+        assert_eq!(dictionary.get(number), "a\u{fffd}".as_bytes());
+    }
+}

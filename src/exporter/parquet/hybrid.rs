@@ -1,0 +1,128 @@
+//! Parquet's RLE / bit-packing hybrid, the encoding of levels and of dictionary numbers.
+//!
+//! <https://parquet.apache.org/docs/file-format/data-pages/encodings/#RLE>
+
+/// A run is written as such if it still has this many values after the group before it is filled up.
+const RUN_MIN: usize = 16;
+
+/// Bits that hold every value up to `max`.
+pub(super) fn width(max: u32) -> u8 {
+    (u32::BITS - max.leading_zeros()) as u8
+}
+
+/// Appends `values`, each of at most `width` bits.
+pub(super) fn encode<T: Copy + Eq + Into<u32>>(values: &[T], width: u8, out: &mut Vec<u8>) {
+    let mut literals = 0;
+    let mut at = 0;
+    while at < values.len() {
+        let run = run_len(&values[at..]);
+        let filled_up = at + (8 - (at - literals) % 8) % 8;
+        if at + run >= filled_up + RUN_MIN {
+            pack(&values[literals..filled_up], width, out);
+            repeat(values[at], at + run - filled_up, width, out);
+            literals = at + run;
+        }
+        at += run;
+    }
+    pack(&values[literals..], width, out);
+}
+
+#[inline]
+fn run_len<T: Copy + Eq>(values: &[T]) -> usize {
+    values.iter().position(|value| *value != values[0]).unwrap_or(values.len())
+}
+
+fn repeat<T: Into<u32>>(value: T, times: usize, width: u8, out: &mut Vec<u8>) {
+    varint((times as u64) << 1, out);
+    let value: u32 = value.into();
+    out.extend_from_slice(&value.to_le_bytes()[..usize::from(width.div_ceil(8))]);
+}
+
+/// Groups of eight; the last is filled up with zeros.
+fn pack<T: Copy + Into<u32>>(values: &[T], width: u8, out: &mut Vec<u8>) {
+    if values.is_empty() {
+        return;
+    }
+    let groups = values.len().div_ceil(8);
+    varint((groups as u64) << 1 | 1, out);
+    let end = out.len() + groups * usize::from(width);
+    let (mut bits, mut held) = (0u64, 0u32);
+    for &value in values {
+        let value: u32 = value.into();
+        bits |= u64::from(value) << held;
+        held += u32::from(width);
+        if held >= 32 {
+            out.extend_from_slice(&(bits as u32).to_le_bytes());
+            bits >>= 32;
+            held -= 32;
+        }
+    }
+    out.extend_from_slice(&bits.to_le_bytes());
+    out.resize(end, 0);
+}
+
+fn varint(mut value: u64, out: &mut Vec<u8>) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn decode(bytes: &[u8], width: u8, count: usize) -> Vec<u32> {
+        let (mut values, mut at) = (Vec::new(), 0);
+        while values.len() < count {
+            let (mut header, mut shift) = (0u64, 0);
+            loop {
+                header |= u64::from(bytes[at] & 0x7f) << shift;
+                shift += 7;
+                at += 1;
+                if bytes[at - 1] < 0x80 {
+                    break;
+                }
+            }
+            if header & 1 == 0 {
+                let mut value = [0; 4];
+                let len = usize::from(width.div_ceil(8));
+                value[..len].copy_from_slice(&bytes[at..at + len]);
+                at += len;
+                values.extend(std::iter::repeat_n(u32::from_le_bytes(value), (header >> 1) as usize));
+            } else {
+                let bit = |n: usize| u32::from(bytes[at + n / 8] >> (n % 8) & 1);
+                let number = |n: usize| {
+                    (0..usize::from(width)).map(|b| bit(n * usize::from(width) + b) << b).sum::<u32>()
+                };
+                values.extend((0..(header >> 1) as usize * 8).map(number));
+                at += (header >> 1) as usize * usize::from(width);
+            }
+        }
+        values.truncate(count);
+        values
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_reads_back(
+            runs in proptest::collection::vec((0u32..5000, 1usize..40), 0..60),
+            extra in 0u8..3,
+        ) {
+            let values: Vec<u32> = runs.iter().flat_map(|&(value, n)| std::iter::repeat_n(value, n)).collect();
+            let width = width(values.iter().copied().max().unwrap_or(0)) + extra;
+            let mut bytes = Vec::new();
+            encode(&values, width, &mut bytes);
+            prop_assert_eq!(decode(&bytes, width, values.len()), values);
+        }
+    }
+
+    #[test]
+    fn a_long_run_costs_a_few_bytes() {
+        let mut bytes = Vec::new();
+        encode(&[1u8; 10_000], 1, &mut bytes);
+        assert!(bytes.len() <= 4, "{bytes:?}");
+    }
+}

@@ -1,0 +1,27 @@
+//! Writes kept traces as Parquet to object storage: one object a sealed outbox segment and tenant.
+//!
+//! [`encode()`] makes a file of a segment's pieces, the same bytes every time; [`Store::upload`] puts it under the name that
+//! follows from the segment's header, so that repeating either is harmless. Nothing else is written: no index, no manifest.
+
+mod attributes;
+mod chunk;
+mod columns;
+mod config;
+mod dictionary;
+mod encode;
+mod hybrid;
+mod object;
+mod row_group;
+pub mod schema;
+mod source;
+mod span;
+mod texts;
+mod upload;
+mod value;
+mod wire;
+
+pub use config::{Config, Roll, S3};
+pub use encode::{EncodeError, Summary, encode};
+pub use object::{Target, TargetError, name};
+pub use source::{Piece, PieceKey, Pieces, Segment};
+pub use upload::{OpenError, Store, UploadError};

@@ -1,0 +1,102 @@
+//! The fields of a protobuf message, read in place.
+
+/// One field's value. Groups do not occur in OTLP; they are passed over.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Field<'a> {
+    Number(u64),
+    Bytes(&'a [u8]),
+}
+
+impl<'a> Field<'a> {
+    #[inline]
+    pub(super) fn number(self) -> u64 {
+        match self {
+            Self::Number(number) => number,
+            Self::Bytes(_) => 0,
+        }
+    }
+
+    #[inline]
+    pub(super) fn bytes(self) -> &'a [u8] {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Number(_) => &[],
+        }
+    }
+}
+
+/// Walks a message that was validated when it was accepted: what cannot be read ends the walk.
+#[derive(Clone, Debug)]
+pub(super) struct Fields<'a>(pub(super) &'a [u8]);
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = (u64, Field<'a>);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let tag = self.varint()?;
+            let field = match tag & 7 {
+                0 => Field::Number(self.varint()?),
+                1 => Field::Number(u64::from_le_bytes(*self.0.split_off(..8)?.first_chunk()?)),
+                2 => {
+                    let len = usize::try_from(self.varint()?).ok()?;
+                    Field::Bytes(self.0.split_off(..len)?)
+                }
+                3 => {
+                    self.pass_group()?;
+                    continue;
+                }
+                5 => Field::Number(u64::from(u32::from_le_bytes(*self.0.split_off(..4)?.first_chunk()?))),
+                _ => return None,
+            };
+            return Some((tag >> 3, field));
+        }
+    }
+}
+
+impl Fields<'_> {
+    #[inline]
+    fn varint(&mut self) -> Option<u64> {
+        let (&first, rest) = self.0.split_first()?;
+        self.0 = rest;
+        if first < 0x80 { Some(u64::from(first)) } else { self.long_varint(first) }
+    }
+
+    #[cold]
+    fn pass_group(&mut self) -> Option<()> {
+        let mut depth = 1;
+        while depth > 0 {
+            let len = match self.varint()? & 7 {
+                0 => self.varint().map(|_| 0)?,
+                1 => 8,
+                2 => usize::try_from(self.varint()?).ok()?,
+                3 => {
+                    depth += 1;
+                    0
+                }
+                4 => {
+                    depth -= 1;
+                    0
+                }
+                5 => 4,
+                _ => return None,
+            };
+            self.0.split_off(..len)?;
+        }
+        Some(())
+    }
+
+    fn long_varint(&mut self, first: u8) -> Option<u64> {
+        let mut value = u64::from(first & 0x7f);
+        for shift in (7..64).step_by(7) {
+            let (&byte, rest) = self.0.split_first()?;
+            self.0 = rest;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return Some(value);
+            }
+        }
+        None
+    }
+}

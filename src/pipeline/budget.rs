@@ -1,0 +1,110 @@
+//! The memory budget: log, index and requests in flight together never exceed it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use crate::log::Memory;
+
+/// Room that is kept free so that requests find some while a segment retires.
+const RESERVE_SHARE: usize = 16;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Budget {
+    limit: usize,
+    in_flight: AtomicUsize,
+    log: Arc<Memory>,
+}
+
+/// Bytes charged for a request while it is in flight; given back when dropped.
+#[derive(Debug)]
+pub struct Room {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl Budget {
+    pub fn new(limit: usize, log: Arc<Memory>) -> Self {
+        Self { limit, in_flight: AtomicUsize::new(0), log }
+    }
+
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Bytes of requests that are being read or stored.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Relaxed)
+    }
+
+    /// What is charged now, all in all.
+    pub fn used(&self) -> usize {
+        self.log.bytes() + self.in_flight()
+    }
+
+    /// How much must retire so that requests find room.
+    pub fn excess(&self) -> usize {
+        (self.used() + self.limit / RESERVE_SHARE).saturating_sub(self.limit)
+    }
+
+    /// Charges bytes that are about to be read, or nothing if they do not fit.
+    pub fn take(self: &Arc<Self>, bytes: usize) -> Option<Room> {
+        let mut room = Room { budget: self.clone(), bytes: 0 };
+        room.grow(bytes).then_some(room)
+    }
+}
+
+impl Room {
+    /// Charges more bytes. False: they do not fit, and are not charged.
+    #[must_use]
+    pub fn grow(&mut self, bytes: usize) -> bool {
+        let others = self.budget.in_flight.fetch_add(bytes, Relaxed);
+        if self.budget.log.bytes() + others + bytes > self.budget.limit {
+            self.budget.in_flight.fetch_sub(bytes, Relaxed);
+            return false;
+        }
+        self.bytes += bytes;
+        true
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.budget.in_flight.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn budget(limit: usize) -> Arc<Budget> {
+        Arc::new(Budget::new(limit, Arc::new(Memory::new(1 << 20, 1))))
+    }
+
+    #[test]
+    fn what_does_not_fit_is_not_charged() {
+        let budget = budget(100);
+        let mut room = budget.take(60).unwrap();
+        assert!(budget.take(60).is_none());
+        assert!(!room.grow(41));
+        assert!(room.grow(40));
+        assert_eq!(budget.used(), 100);
+    }
+
+    #[test]
+    fn room_is_given_back() {
+        let budget = budget(100);
+        drop(budget.take(100));
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn the_log_counts_as_well() {
+        let log = Arc::new(Memory::new(1 << 20, 1));
+        let budget = Arc::new(Budget::new(1000, log.clone()));
+        log.append(&[0; 28], &[0; 800], 0);
+        assert!(budget.take(200).is_none());
+        assert!(budget.take(50).is_some());
+    }
+}

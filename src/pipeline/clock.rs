@@ -1,0 +1,46 @@
+//! Time as the pipeline sees it: passed in, so that a test or a simulation can hold it.
+
+use std::sync::OnceLock;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
+
+use crate::buffer::{Now, Tick};
+
+/// Deadlines that began before a restart lie before the first tick of this process.
+const FIRST_TICK_MS: u64 = 30 * 24 * 3600 * 1000;
+
+/// The two clocks of a process.
+pub trait Clock: std::fmt::Debug + Send + Sync {
+    /// Arrival: Unix milliseconds.
+    fn arrival_ms(&self) -> u64;
+
+    /// Deadlines: milliseconds of a clock that never goes back and begins to run with [`Clock::start`].
+    fn elapsed_ms(&self) -> u64;
+
+    /// The ports are open: nothing recovered is due sooner than `after_root` from here.
+    fn start(&self);
+
+    fn now(&self) -> Now {
+        Now { tick: Tick::from_ms(FIRST_TICK_MS + self.elapsed_ms()), ms: self.arrival_ms() }
+    }
+}
+
+/// The clocks of the machine.
+#[derive(Debug, Default)]
+pub struct SystemClock(OnceLock<Instant>);
+
+impl Clock for SystemClock {
+    fn arrival_ms(&self) -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        since.as_millis() as u64
+    }
+
+    fn elapsed_ms(&self) -> u64 {
+        self.0.get().map_or(0, |started| started.elapsed().as_millis() as u64)
+    }
+
+    fn start(&self) {
+        self.0.get_or_init(Instant::now);
+    }
+}

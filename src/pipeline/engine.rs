@@ -1,0 +1,243 @@
+//! The core that every source of requests feeds: scan, log, index, in the order of the log.
+//!
+//! It waits for nothing and spawns nothing: time comes from the [`Clock`], files through the input log's
+//! writer. A judge takes from it what is due; recovery feeds it what a former life had accepted.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+
+use super::clock::Clock;
+use crate::buffer::{Arriving, Batch, Buffer, Generation, Key, Moment, Now, SPAN_BYTES, TRACE_BYTES, Taken};
+use crate::log::{Head, Memory, Record, Writer};
+use crate::otlp::{self, Malformed, SpanFacts};
+use crate::sampler::{Policies, Slow};
+use crate::telemetry::Ledger;
+use crate::trace::{Position, TenantId, Tenants, TooManyTenants};
+
+/// Kinds of records in the input log.
+pub const KIND_REQUEST: u8 = 1;
+
+/// The largest message that is taken in, in bytes, decompressed and as protobuf.
+pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
+
+/// The policies in force and the number of their loading.
+#[derive(Debug)]
+pub struct InForce {
+    pub policies: Policies,
+    pub generation: Generation,
+}
+
+/// Counters of the engine; the ledger has the spans.
+#[derive(Debug, Default)]
+pub struct Tallies {
+    pub late_spans: AtomicU64,
+    pub strings_replaced: AtomicU64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Engine {
+    pub memory: Arc<Memory>,
+    pub buffer: Buffer,
+    pub policies: ArcSwap<InForce>,
+    pub slow: Slow,
+    pub ledger: Arc<Ledger>,
+    pub tallies: Tallies,
+    pub clock: Arc<dyn Clock>,
+    /// None: `data.input: memory`.
+    pub input: Option<Arc<Writer>>,
+    tenants: RwLock<Tenants>,
+    /// Held from the place in the log to the first shard of the index: positions are handed out, written
+    /// and indexed in one order.
+    order: Mutex<()>,
+    /// End of the last record that is indexed, as are all before it.
+    indexed: AtomicU64,
+}
+
+/// A request that was stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Where the record behind it begins; nothing was stored if there is none.
+    pub end: Option<Position>,
+    pub spans: u32,
+    /// Spans that are not OTLP, and what is wrong with the first.
+    pub rejected: u32,
+    pub fault: Option<String>,
+}
+
+/// Why a request was not stored.
+#[derive(Debug, thiserror::Error)]
+pub enum Unstored {
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    #[error(transparent)]
+    Tenants(#[from] TooManyTenants),
+    #[error("the request has {0} bytes, at most {MESSAGE_BYTES_MAX} are taken")]
+    TooLarge(usize),
+}
+
+thread_local! {
+    static BATCH: RefCell<Batch> = RefCell::default();
+}
+
+impl Engine {
+    pub fn new(parts: Parts) -> Self {
+        let Parts { memory, buffer, policies, slow, ledger, clock, input } = parts;
+        Self {
+            memory,
+            buffer,
+            policies: ArcSwap::from_pointee(InForce { policies, generation: Generation(0) }),
+            slow,
+            ledger,
+            tallies: Tallies::default(),
+            clock,
+            input,
+            tenants: RwLock::default(),
+            order: Mutex::default(),
+            indexed: AtomicU64::default(),
+        }
+    }
+
+    /// Stores and indexes a request. It is safe to acknowledge when the input log has written up to
+    /// [`Stored::end`].
+    pub fn receive(&self, tenant: &str, body: &[u8]) -> Result<Stored, Unstored> {
+        if body.len() > MESSAGE_BYTES_MAX {
+            return Err(Unstored::TooLarge(body.len()));
+        }
+        let tenant_id = self.tenant(tenant)?;
+        BATCH.with_borrow_mut(|batch| {
+            let in_force = self.policies.load();
+            let scanned = self.scan(tenant_id, body, &in_force.policies, batch)?;
+            let mut stored = Stored {
+                end: None,
+                spans: batch.len() as u32,
+                rejected: scanned.rejected,
+                fault: scanned.first_rejection.map(|fault| fault.to_string()),
+            };
+            if !batch.is_empty() {
+                let now = self.clock.now();
+                let moment = Moment { now, generation: in_force.generation, age_ms: 0 };
+                stored.end = Some(self.store(tenant, body, batch, moment));
+            }
+            Ok(stored)
+        })
+    }
+
+    fn scan(
+        &self,
+        tenant: TenantId,
+        body: &[u8],
+        policies: &Policies,
+        batch: &mut Batch,
+    ) -> Result<otlp::Scanned, Malformed> {
+        batch.clear();
+        let scanned = otlp::scan(body, |span| {
+            let key = Key { trace: span.trace_id, tenant };
+            batch.push(self.buffer.route(key, arriving(span, policies)));
+        })?;
+        self.tallies.strings_replaced.fetch_add(u64::from(scanned.strings_replaced), Ordering::Relaxed);
+        Ok(scanned)
+    }
+
+    /// Appends, hands to the writer and indexes. Returns where the next record begins.
+    fn store(&self, tenant: &str, body: &[u8], batch: &mut Batch, moment: Moment) -> Position {
+        let arrival_ms = moment.now.ms;
+        let record = Record { arrival_ms, tenant, kind: KIND_REQUEST, more: false, member: 0, body };
+        let head = Head::new(&record).expect("messages and tenants are bounded before");
+        self.ledger.accepted(batch.len() as u64);
+        let order = self.order.lock();
+        let appended = self.memory.append(head.as_bytes(), body, arrival_ms);
+        if let Some(input) = &self.input {
+            input.append(&appended.record, appended.opened, arrival_ms);
+        }
+        let at = appended.record.at;
+        let body_at = Position::new(at.segment, at.offset + head.as_bytes().len() as u32);
+        let taken = self.buffer.insert(batch, body_at, moment, || drop(order));
+        self.charge(at.segment, taken);
+        let end = appended.record.end();
+        self.indexed.fetch_max(end.to_u64(), Ordering::AcqRel);
+        end
+    }
+
+    /// Indexes a record that a former life had accepted and that is in memory again at its old position.
+    pub fn replay(&self, at: Position, tenant: &str, body: &[u8], body_at: Position, now: Now, age_ms: u64) -> Taken {
+        let Ok(tenant) = self.tenant(tenant) else { return Taken::default() };
+        BATCH.with_borrow_mut(|batch| {
+            let in_force = self.policies.load();
+            if self.scan(tenant, body, &in_force.policies, batch).is_err() {
+                return Taken::default();
+            }
+            let moment = Moment { now, generation: in_force.generation, age_ms };
+            let taken = self.buffer.insert(batch, body_at, moment, || ());
+            self.ledger.recovered(u64::from(taken.spans));
+            self.charge(at.segment, taken);
+            let end = Position::new(body_at.segment, body_at.offset + body.len() as u32);
+            self.indexed.fetch_max(end.to_u64(), Ordering::AcqRel);
+            taken
+        })
+    }
+
+    fn charge(&self, segment: u32, taken: Taken) {
+        let bytes = taken.spans as usize * SPAN_BYTES + taken.traces as usize * TRACE_BYTES;
+        self.memory.charge(segment, bytes);
+        self.tallies.late_spans.fetch_add(u64::from(taken.late), Ordering::Relaxed);
+    }
+
+    /// Everything before this is written and indexed: where a snapshot ends.
+    pub fn frontier(&self) -> Position {
+        let indexed = Position::from_u64(self.indexed.load(Ordering::Acquire));
+        self.input.as_ref().map_or(indexed, |input| indexed.min(input.written()))
+    }
+
+    /// The number of a tenant.
+    pub fn tenant(&self, name: &str) -> Result<TenantId, TooManyTenants> {
+        if let Some(known) = self.tenants.read().get(name) {
+            return Ok(known);
+        }
+        self.tenants.write().intern(name)
+    }
+
+    pub fn tenant_name(&self, id: TenantId) -> Arc<str> {
+        self.tenants.read().name(id).clone()
+    }
+
+    /// The record that holds a span, and where its body begins in it.
+    pub fn record_body(&self, at: Position) -> Option<(Bytes, u32)> {
+        let record = self.memory.record_of(at)?;
+        let parsed = record.parse().ok()?;
+        let body_at = record.at.offset + parsed.body_at as u32;
+        Some((record.bytes.slice(parsed.body()), body_at))
+    }
+}
+
+/// What an [`Engine`] is made of.
+#[derive(Debug)]
+pub struct Parts {
+    pub memory: Arc<Memory>,
+    pub buffer: Buffer,
+    pub policies: Policies,
+    pub slow: Slow,
+    pub ledger: Arc<Ledger>,
+    pub clock: Arc<dyn Clock>,
+    pub input: Option<Arc<Writer>>,
+}
+
+#[inline]
+fn arriving(span: &SpanFacts<'_>, policies: &Policies) -> Arriving {
+    let randomness = if span.trace_state.is_empty() { None } else { otlp::ot(span.trace_state).rv };
+    Arriving {
+        trace: span.trace_id,
+        at: span.at,
+        len: span.len,
+        root: span.parent.is_none(),
+        bits: policies.fold(span),
+        start: span.start,
+        end: span.end,
+        randomness,
+    }
+}

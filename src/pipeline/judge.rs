@@ -1,0 +1,269 @@
+//! Judges what is due: asks the policies, sends out what is kept, records the verdict.
+//!
+//! A judgement looks at a snapshot, outside every lock. A trace that is dropped is judged by what was folded
+//! while its spans came and by its root; the bytes of its other spans are read only if a condition asks for
+//! them, or if it is kept.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use bytes::Bytes;
+
+use super::engine::{Engine, InForce};
+use super::piece::{self, Parcel};
+use crate::buffer::{Candidate, Judgement, Lesson, Moment, Now, SHARDS, Sent, Settlement, SpanRef};
+use crate::exporter::Outbox;
+use crate::otlp::{self, SpanView};
+use crate::sampler::{Operation, Unit, UnitSpan, UnitSpans};
+use crate::trace::{Decision, PolicyId, Position, Reason, WeightRule};
+
+/// Traces judged between two looks at a shard's lock.
+const ROUND: usize = 512;
+
+/// Counters of judgements; the ledger has the spans.
+#[derive(Debug, Default)]
+pub struct JudgeTallies {
+    by_reason: [AtomicU64; Reason::ALL.len()],
+    pub rootless: AtomicU64,
+    pub upgrades: AtomicU64,
+    pub inconsistent: AtomicU64,
+    /// Milliseconds from the opening of a trace to its judgement, summed.
+    pub waited_ms: AtomicU64,
+}
+
+impl JudgeTallies {
+    fn judged(&self, candidate: &Candidate) {
+        self.by_reason[candidate.reason as usize].fetch_add(1, Relaxed);
+        self.waited_ms.fetch_add(candidate.age_ms, Relaxed);
+        if candidate.judgement == (Judgement::Unit { whole: false }) {
+            self.rootless.fetch_add(1, Relaxed);
+        }
+    }
+
+    pub fn by_reason(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        Reason::ALL.iter().map(|reason| (reason.name(), self.by_reason[*reason as usize].load(Relaxed)))
+    }
+}
+
+/// See the module. One judge an engine.
+#[derive(Debug)]
+pub struct Judge {
+    engine: Arc<Engine>,
+    outbox: Arc<Outbox>,
+    pub tallies: Arc<JudgeTallies>,
+}
+
+impl Judge {
+    pub fn new(engine: Arc<Engine>, outbox: Arc<Outbox>, tallies: Arc<JudgeTallies>) -> Self {
+        Self { engine, outbox, tallies }
+    }
+
+    /// Judges everything that is due now. Returns how many traces that were.
+    pub fn judge_due(&self) -> usize {
+        let now = self.engine.clock.now();
+        let mut judged = 0;
+        for shard in 0..SHARDS {
+            loop {
+                let in_force = self.engine.policies.load();
+                let moment = moment(now, &in_force);
+                let through = self.engine.frontier();
+                let due = self.engine.buffer.take_due(shard, moment, through, ROUND);
+                let count = due.len();
+                self.judge(shard, due, &in_force, now);
+                judged += count;
+                if count < ROUND {
+                    break;
+                }
+            }
+        }
+        judged
+    }
+
+    /// Judges everything that waits, due or not.
+    pub fn judge_all(&self) {
+        let now = self.engine.clock.now();
+        let in_force = self.engine.policies.load();
+        for shard in 0..SHARDS {
+            let all = self.engine.buffer.take_all(shard, moment(now, &in_force), self.engine.frontier());
+            self.judge(shard, all, &in_force, now);
+        }
+    }
+
+    /// Judges what waits in a segment that will retire.
+    pub fn judge_segment(&self, segment: u32) {
+        let now = self.engine.clock.now();
+        let in_force = self.engine.policies.load();
+        for shard in 0..SHARDS {
+            let through = self.engine.frontier();
+            let listed = self.engine.buffer.take_listed(shard, segment, moment(now, &in_force), through);
+            self.judge(shard, listed, &in_force, now);
+        }
+    }
+
+    fn judge(&self, shard: usize, candidates: Vec<Candidate>, in_force: &InForce, now: Now) {
+        if candidates.is_empty() {
+            return;
+        }
+        let verdicts: Vec<_> = candidates
+            .into_iter()
+            .map(|candidate| {
+                let (settlement, lesson) = self.verdict(shard, &candidate, in_force, now);
+                (candidate, settlement, lesson)
+            })
+            .collect();
+        let charge = |segment, bytes| self.engine.memory.charge(segment, bytes);
+        self.engine.buffer.settle(shard, verdicts.into_iter(), moment(now, in_force), charge);
+    }
+
+    /// Decides one trace; what is kept is in the outbox when this returns.
+    fn verdict(
+        &self,
+        shard: usize,
+        candidate: &Candidate,
+        in_force: &InForce,
+        now: Now,
+    ) -> (Settlement, Option<Lesson>) {
+        self.tallies.judged(candidate);
+        if let Some(sent) = candidate.sent.clone().filter(|_| candidate.judgement == Judgement::Follow) {
+            let policy = in_force.policies.id(&sent.policy);
+            self.send(shard, candidate, &sent, policy, now);
+            return (Settlement::Kept(sent), candidate.lesson);
+        }
+        let (decision, lesson) = self.decide(shard, candidate, in_force, now);
+        let again = candidate.judgement == Judgement::Again;
+        if !again {
+            self.engine.ledger.judged(decision.policy, decision.kept);
+        }
+        if !decision.kept {
+            self.engine.ledger.dropped(decision.policy, u64::from(candidate.unjudged));
+            self.engine.ledger.unbuffered(u64::from(candidate.unjudged));
+            return (Settlement::Dropped(decision.policy), lesson);
+        }
+        if again {
+            self.tallies.upgrades.fetch_add(1, Relaxed);
+        }
+        let sent = Sent {
+            policy: in_force.policies.name(decision.policy).into(),
+            threshold: decision.threshold,
+            rule: if again { WeightRule::Zero } else { decision.rule },
+        };
+        self.send(shard, candidate, &sent, decision.policy, now);
+        (Settlement::Kept(sent), lesson)
+    }
+
+    /// Asks the policies, and teaches the sketches what a unit with a root took.
+    fn decide(
+        &self,
+        shard: usize,
+        candidate: &Candidate,
+        in_force: &InForce,
+        now: Now,
+    ) -> (Decision, Option<Lesson>) {
+        let root = candidate.root.and_then(|root| self.located(root));
+        let root = root.as_ref().and_then(Located::unit_span);
+        let tenant = candidate.key.tenant;
+        let operation = root.as_ref().map(|root| Operation::of(tenant, root));
+        let duration = root.as_ref().and_then(|root| duration_ns(&root.span, candidate.summary.latest_end));
+        let reachable = ReachableSpans { judge: self, shard, candidate };
+        let unit = Unit {
+            bits: (candidate.summary.generation == in_force.generation).then_some(candidate.summary.bits),
+            randomness: candidate.summary.randomness(candidate.key.trace),
+            root,
+            operation: operation.as_ref(),
+            duration,
+            earliest_start: candidate.summary.earliest_start,
+            latest_end: candidate.summary.latest_end,
+            spans: &reachable,
+            dropped_by: candidate.dropped_by,
+        };
+        let decision = in_force.policies.judge(&unit, &self.engine.slow);
+        let lesson = match (&operation, duration) {
+            (Some(operation), Some(duration)) => {
+                self.engine.slow.learn(operation, duration, candidate.lesson, now.ms)
+            }
+            _ => candidate.lesson,
+        };
+        (decision, lesson)
+    }
+
+    /// Puts the pieces of a kept unit into the outbox, as one group.
+    fn send(&self, shard: usize, candidate: &Candidate, sent: &Sent, policy: PolicyId, now: Now) {
+        let reachable = self.engine.buffer.reachable(shard, candidate);
+        let old = reachable.first_unjudged as u64;
+        let bodies: Vec<Located> =
+            reachable.spans.iter().filter_map(|span| self.located(*span)).collect();
+        let parcel = Parcel {
+            candidate,
+            sent,
+            complete: reachable.complete,
+            decided_at_ms: now.ms,
+            randomness: candidate.summary.randomness(candidate.key.trace),
+        };
+        let packed = piece::pack(&parcel, &bodies);
+        let ledger = &self.engine.ledger;
+        ledger.upgraded(old);
+        ledger.duplicate(packed.duplicates);
+        ledger.kept(policy, packed.spans);
+        ledger.unbuffered(u64::from(candidate.unjudged));
+        self.tallies.inconsistent.fetch_add(packed.inconsistent, Relaxed);
+        let tenant = self.engine.tenant_name(candidate.key.tenant);
+        self.outbox.append_group(&tenant, packed.pieces, now.ms);
+    }
+
+    /// The request that holds a span.
+    fn located(&self, span: SpanRef) -> Option<Located> {
+        let (body, body_at) = self.engine.record_body(span.position())?;
+        Some(Located { body, at: span.offset - body_at, len: span.len() })
+    }
+}
+
+/// A span in its request.
+#[derive(Clone, Debug)]
+pub struct Located {
+    pub body: Bytes,
+    /// Of the span message in the body.
+    pub at: u32,
+    pub len: u32,
+}
+
+impl Located {
+    pub fn message(&self) -> &[u8] {
+        &self.body[self.at as usize..(self.at + self.len) as usize]
+    }
+
+    fn unit_span(&self) -> Option<UnitSpan<'_>> {
+        let place = otlp::locate(&self.body, self.at)?;
+        Some(UnitSpan {
+            span: SpanView::new(self.message()),
+            resource_spans: place.resource_spans,
+            scope_spans: place.scope_spans,
+        })
+    }
+}
+
+/// The spans of a judgement, read when a condition asks for them.
+struct ReachableSpans<'a> {
+    judge: &'a Judge,
+    shard: usize,
+    candidate: &'a Candidate,
+}
+
+impl UnitSpans for ReachableSpans<'_> {
+    fn visit(&self, look: &mut dyn FnMut(&[UnitSpan<'_>])) {
+        let reachable = self.judge.engine.buffer.reachable(self.shard, self.candidate);
+        let located: Vec<Located> =
+            reachable.spans.iter().filter_map(|span| self.judge.located(*span)).collect();
+        let spans: Vec<UnitSpan<'_>> = located.iter().filter_map(Located::unit_span).collect();
+        look(&spans);
+    }
+}
+
+/// The larger of the root's own duration and the time from its start to the latest end; none without a start.
+fn duration_ns(root: &SpanView<'_>, latest_end: u64) -> Option<u64> {
+    let start = root.start();
+    (start != 0).then(|| root.end().max(latest_end).saturating_sub(start))
+}
+
+fn moment(now: Now, in_force: &InForce) -> Moment {
+    Moment { now, generation: in_force.generation, age_ms: 0 }
+}

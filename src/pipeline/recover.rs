@@ -1,0 +1,138 @@
+//! Starts where the last life of the process stopped, however it stopped.
+//!
+//! State first, then the outbox records behind it, then the input log from the low-water on through the
+//! function that receives: spans that an earlier judgement has sent are skipped, the rest is judged again.
+//! Nothing is written here but numbers: the old files stay until a later state makes them dispensable.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use prost::Message;
+use tracing::warn;
+
+use super::engine::{Engine, KIND_REQUEST};
+use super::state::{Saved, SavedTrace};
+use crate::buffer::{Sent, State as Life, Taken};
+use crate::log::{self, GroupItem, GroupReader, ReadItem, Reader, Segments, Storage};
+use crate::proto;
+use crate::trace::{Position, Threshold, TraceId, WeightRule};
+
+/// What recovery found.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Recovered {
+    /// Spans that wait for a judgement again.
+    pub spans: u64,
+    /// Spans that had been sent.
+    pub skipped: u64,
+    /// Bytes of either log that cannot be read.
+    pub lost_bytes: u64,
+    /// Bytes at the end of a log that were never acknowledged.
+    pub torn_bytes: u64,
+}
+
+/// Kept traces by tenant and ID.
+type Kept = HashMap<(Arc<str>, TraceId), SavedTrace>;
+
+/// Applies the outbox records behind the state.
+pub fn kept_since(
+    disk: &Arc<dyn Storage>,
+    outbox: &Path,
+    saved: &mut Saved,
+    recovered: &mut Recovered,
+) -> io::Result<()> {
+    let traces = std::mem::take(&mut saved.kept).into_iter();
+    let mut kept: Kept = traces.map(|trace| ((trace.tenant.clone(), trace.trace), trace)).collect();
+    let mut reader = GroupReader::recover(disk.clone(), outbox, saved.outbox_covered);
+    while let Some(item) = reader.next()? {
+        match item {
+            GroupItem::Group(group) => {
+                for record in group.records {
+                    match proto::Piece::decode(record.body.clone()) {
+                        Ok(piece) => apply(&mut kept, &record.tenant, &piece),
+                        Err(_) => recovered.lost_bytes += record.body.len() as u64,
+                    }
+                }
+            }
+            GroupItem::Lost { bytes, .. } => recovered.lost_bytes += bytes,
+        }
+    }
+    saved.kept = kept.into_values().collect();
+    Ok(())
+}
+
+/// What follows a verdict keeps its time; a new verdict replaces it.
+fn apply(kept: &mut Kept, tenant: &str, piece: &proto::Piece) {
+    let Ok(id) = <[u8; 16]>::try_from(&piece.trace_id[..]) else { return };
+    let tenant: Arc<str> = tenant.into();
+    let rule = WeightRule::from(piece.weight_rule());
+    let sent = Sent { policy: piece.policy.as_str().into(), threshold: Threshold(piece.threshold), rule };
+    let through = Position::new(piece.through_segment, piece.through_offset);
+    let trace = SavedTrace {
+        tenant: tenant.clone(),
+        trace: TraceId(id),
+        state: if piece.state_after() == proto::TraceState::Stream { Life::Stream } else { Life::Kept },
+        sent,
+        judged_ms: piece.decided_at_ms,
+        through,
+    };
+    match kept.entry((tenant, TraceId(id))) {
+        Entry::Vacant(place) => _ = place.insert(trace),
+        Entry::Occupied(mut place) => {
+            let known = place.get_mut();
+            let follows = known.sent == trace.sent;
+            let judged_ms = if follows { known.judged_ms } else { trace.judged_ms };
+            let through = known.through.max(trace.through);
+            *known = SavedTrace { judged_ms, through, ..trace };
+        }
+    }
+}
+
+/// Reads the input log from the low-water on. `relieve` is called after each record: memory may be short.
+pub fn replay(
+    engine: &Engine,
+    disk: &Arc<dyn Storage>,
+    segments: &Segments,
+    low_water: Position,
+    recovered: &mut Recovered,
+    mut relieve: impl FnMut(),
+) -> io::Result<()> {
+    let max_wait_ms = engine.max_wait_ms;
+    let now = engine.clock.now();
+    for segment in segments.readable.iter().filter(|segment| segment.number >= low_water.segment) {
+        let mut reader = Reader::segment(disk.as_ref(), segment)?;
+        while let Some(item) = reader.next()? {
+            match item {
+                ReadItem::Record(record) if record.end > low_water && record.kind == KIND_REQUEST => {
+                    let age_ms = now.ms.saturating_sub(record.arrival_ms).min(max_wait_ms);
+                    let stored = engine.memory.restore(record.at, record.bytes.clone(), record.arrival_ms);
+                    let taken = engine.replay(&stored, now, age_ms);
+                    recovered.add(taken);
+                    relieve();
+                }
+                ReadItem::Record(_) => {}
+                ReadItem::Damaged { bytes, .. } => recovered.lost_bytes += bytes,
+                ReadItem::TornTail { bytes, .. } => recovered.torn_bytes += bytes,
+            }
+        }
+    }
+    for unreadable in &segments.unreadable {
+        warn!(path = %unreadable.path.display(), fault = %unreadable.fault, "segment cannot be read");
+        recovered.lost_bytes += unreadable.len;
+    }
+    Ok(())
+}
+
+impl Recovered {
+    fn add(&mut self, taken: Taken) {
+        self.spans += u64::from(taken.spans);
+        self.skipped += u64::from(taken.skipped);
+    }
+}
+
+/// The number that the next segment of a log takes: above every file and everything known.
+pub fn next_segment(disk: &dyn Storage, dir: &Path, known: u32) -> io::Result<u32> {
+    log::segment::next_number(disk, dir, known)
+}

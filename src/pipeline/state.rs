@@ -1,0 +1,226 @@
+//! The state file: what a restart must know that neither log can tell.
+//!
+//! Written every few seconds by write-new, fsync, rename. The order makes it true at any crash: the
+//! outbox's end and the low-water are read first, then the entries; the outbox is synced; the state is
+//! written; only then is anything deleted. Records of the outbox behind what the state covers are applied
+//! over it when it is read.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use prost::Message;
+
+use super::engine::Engine;
+use crate::buffer::{Key, Remembered, Sent, State as Life};
+use crate::log::{Storage, storage};
+use crate::proto;
+use crate::sampler::Learned;
+use crate::trace::{Position, TenantId, Threshold, TraceId, WeightRule};
+
+/// The meaning of the file; a later one is refused.
+const FORMAT: u32 = 1;
+
+/// Magic, then the checksum of the rest, then the message.
+const MAGIC: [u8; 4] = *b"TWst";
+
+/// What a state file says.
+#[derive(Debug, Default)]
+pub struct Saved {
+    /// Smallest position of the input log that is still needed.
+    pub low_water: Position,
+    /// Outbox records before this are reflected.
+    pub outbox_covered: Position,
+    /// Highest segment numbers used.
+    pub input_segment: u32,
+    pub outbox_segment: u32,
+    pub kept: Vec<SavedTrace>,
+    pub learned: Learned,
+}
+
+/// A kept trace, its tenant by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SavedTrace {
+    pub tenant: Arc<str>,
+    pub trace: TraceId,
+    pub state: Life,
+    pub sent: Sent,
+    pub judged_ms: u64,
+    pub through: Position,
+}
+
+/// Why a state file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    #[error("read {path}: {source}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{path} is of format {found}; this version reads up to {FORMAT}: it was written by a later version")]
+    Later { path: PathBuf, found: u32 },
+}
+
+/// A snapshot, encoded; made between judgements.
+#[derive(Debug)]
+pub struct Snapshot {
+    pub low_water: Position,
+    pub outbox_covered: Position,
+    bytes: Vec<u8>,
+}
+
+impl Snapshot {
+    /// `outbox_covered` was read before this is called.
+    pub fn take(engine: &Engine, outbox_covered: Position, highest: Highest) -> Self {
+        let frontier = engine.frontier();
+        let low_water = engine.buffer.low_water().map_or(frontier, |waiting| waiting.min(frontier));
+        let mut writer = StateWriter::default();
+        engine.buffer.kept(|trace| writer.push(engine, &trace));
+        let state = proto::State {
+            format_version: FORMAT,
+            written_at_ms: engine.clock.arrival_ms(),
+            low_water: Some(low_water.into()),
+            outbox_covered: Some(outbox_covered.into()),
+            input_segment: highest.input.max(frontier.segment),
+            outbox_segment: highest.outbox,
+            policies: writer.policies.names,
+            tenants: writer.tenants.names,
+            sketches: engine.slow.snapshot().into_proto(|tenant| engine.tenant_name(tenant)),
+            ..proto::State::default()
+        };
+        let mut bytes = writer.body;
+        state.encode(&mut bytes).expect("a vector grows");
+        Self { low_water, outbox_covered, bytes }
+    }
+
+    pub fn write(&self, disk: &dyn Storage, path: &Path) -> io::Result<()> {
+        let mut file = Vec::with_capacity(self.bytes.len() + 8);
+        file.extend_from_slice(&MAGIC);
+        file.extend_from_slice(&crc32c::crc32c(&self.bytes).to_le_bytes());
+        file.extend_from_slice(&self.bytes);
+        storage::write_new(disk, path, &file)
+    }
+}
+
+/// The highest segment numbers in use.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Highest {
+    pub input: u32,
+    pub outbox: u32,
+}
+
+/// Encodes kept traces one by one: parts of a message, concatenated, are the message.
+#[derive(Default)]
+struct StateWriter {
+    body: Vec<u8>,
+    policies: Names,
+    tenants: Names,
+}
+
+impl StateWriter {
+    fn push(&mut self, engine: &Engine, trace: &Remembered) {
+        let id = u128::from_be_bytes(trace.key.trace.0);
+        let live = proto::LiveEntry {
+            tenant: self.tenants.number(&engine.tenant_name(trace.key.tenant)),
+            trace: Some(proto::TraceKey { high: (id >> 64) as u64, low: id as u64 }),
+            state: match trace.state {
+                Life::Stream => proto::TraceState::Stream.into(),
+                _ => proto::TraceState::Kept.into(),
+            },
+            policy: self.policies.number(&trace.sent.policy),
+            threshold: trace.sent.threshold.0,
+            weight_rule: proto::WeightRule::from(trace.sent.rule).into(),
+            when_ms: trace.judged_ms,
+            through: Some(trace.through.into()),
+            sent: Vec::new(),
+        };
+        prost::encoding::message::encode(LIVE_TAG, &live, &mut self.body);
+    }
+}
+
+/// Field number of `State.live`.
+const LIVE_TAG: u32 = 10;
+
+/// Names by number, in the order in which they came.
+#[derive(Default)]
+struct Names {
+    names: Vec<String>,
+    numbers: HashMap<Arc<str>, u32>,
+}
+
+impl Names {
+    fn number(&mut self, name: &Arc<str>) -> u32 {
+        if let Some(known) = self.numbers.get(name) {
+            return *known;
+        }
+        let number = self.names.len() as u32;
+        self.names.push(name.to_string());
+        self.numbers.insert(name.clone(), number);
+        number
+    }
+}
+
+/// Reads a state file. None: there is none, or it is damaged; the caller says which with `damaged`.
+pub fn read(disk: &dyn Storage, path: &Path, damaged: &mut bool) -> Result<Option<Saved>, StateError> {
+    let file = storage::read_all(disk, path)
+        .map_err(|source| StateError::Read { path: path.to_owned(), source })?;
+    let Some(file) = file else { return Ok(None) };
+    let Some(state) = decode(&file) else {
+        *damaged = true;
+        return Ok(None);
+    };
+    if state.format_version > FORMAT {
+        return Err(StateError::Later { path: path.to_owned(), found: state.format_version });
+    }
+    Ok(Some(saved(state)))
+}
+
+fn decode(file: &[u8]) -> Option<proto::State> {
+    let body = file.strip_prefix(&MAGIC)?;
+    let (crc, body) = body.split_first_chunk::<4>()?;
+    if crc32c::crc32c(body) != u32::from_le_bytes(*crc) {
+        return None;
+    }
+    proto::State::decode(body).ok()
+}
+
+fn saved(state: proto::State) -> Saved {
+    let tenants: Vec<Arc<str>> = state.tenants.iter().map(|name| Arc::from(name.as_str())).collect();
+    let policies: Vec<Arc<str>> = state.policies.iter().map(|name| Arc::from(name.as_str())).collect();
+    let named = |names: &[Arc<str>], number: u32| names.get(number as usize).cloned().unwrap_or_default();
+    let kept = state.live.iter().map(|entry| {
+        let key = entry.trace.unwrap_or_default();
+        let id = u128::from(key.high) << 64 | u128::from(key.low);
+        SavedTrace {
+            tenant: named(&tenants, entry.tenant),
+            trace: TraceId(id.to_be_bytes()),
+            state: if entry.state() == proto::TraceState::Stream { Life::Stream } else { Life::Kept },
+            sent: Sent {
+                policy: named(&policies, entry.policy),
+                threshold: Threshold(entry.threshold),
+                rule: WeightRule::from(entry.weight_rule()),
+            },
+            judged_ms: entry.when_ms,
+            through: entry.through.unwrap_or_default().into(),
+        }
+    });
+    Saved {
+        kept: kept.collect(),
+        low_water: state.low_water.unwrap_or_default().into(),
+        outbox_covered: state.outbox_covered.unwrap_or_default().into(),
+        input_segment: state.input_segment,
+        outbox_segment: state.outbox_segment,
+        learned: Learned::from_proto(state.sketches),
+    }
+}
+
+impl SavedTrace {
+    /// As the buffer remembers it.
+    pub fn remembered(self, tenant: TenantId) -> Remembered {
+        Remembered {
+            key: Key { trace: self.trace, tenant },
+            state: self.state,
+            sent: self.sent,
+            judged_ms: self.judged_ms,
+            through: self.through,
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! The list of policies, compiled: asked in order, the first that matches decides.
+
+use std::fmt;
+
+use super::config::{Keep, PolicyConfig};
+use super::slow::{Percentile, Slow};
+use super::traceql::{Condition, Fold, Folds, OfFacts, QueryError};
+use super::unit::Unit;
+use crate::otlp::SpanFacts;
+use crate::trace::{Decision, PolicyId, Threshold, WeightRule};
+
+/// Policies in one list at most.
+const POLICIES_MAX: usize = 1_000;
+
+/// A compiled list of policies.
+///
+/// Immutable: a reload makes another one, with another generation.
+#[derive(Debug)]
+pub struct Policies {
+    generation: u32,
+    names: Vec<String>,
+    policies: Vec<Policy>,
+    folds: Folds,
+    warnings: Vec<Warning>,
+}
+
+#[derive(Debug)]
+struct Policy {
+    matches: Option<Condition>,
+    unless: Option<Condition>,
+    slower_than: Option<Percentile>,
+    threshold: Threshold,
+}
+
+/// A list of policies that cannot be used, and where in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CompileError {
+    /// Index in the list. None: the list itself.
+    pub policy: Option<usize>,
+    pub key: &'static str,
+    /// Byte offset into the text of that key.
+    pub offset: usize,
+    pub message: String,
+}
+
+/// Something that can be meant, but rarely is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// Index in the list.
+    pub policy: usize,
+    pub key: &'static str,
+    pub message: String,
+}
+
+impl CompileError {
+    /// Such as `policies[0].match`.
+    pub fn path(&self) -> String {
+        self.policy.map_or_else(|| "policies".to_owned(), |policy| format!("policies[{policy}].{}", self.key))
+    }
+
+    fn of_list(message: impl Into<String>) -> Self {
+        Self { policy: None, key: "policies", offset: 0, message: message.into() }
+    }
+}
+
+impl fmt::Display for CompileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path(), self.message)
+    }
+}
+
+impl std::error::Error for CompileError {}
+
+impl Policies {
+    /// Compiles the list. `generation` tells its folded bits from those of other lists.
+    pub fn compile(configs: &[PolicyConfig], generation: u32) -> Result<Self, CompileError> {
+        if configs.is_empty() {
+            return Err(CompileError::of_list(
+                "found an empty list, which would keep nothing; expected a policy",
+            ));
+        }
+        if configs.len() > POLICIES_MAX {
+            return Err(CompileError::of_list(format!("expected at most {POLICIES_MAX} policies")));
+        }
+        let mut compiled = Self {
+            generation,
+            names: Vec::with_capacity(configs.len()),
+            policies: Vec::with_capacity(configs.len()),
+            folds: Folds::default(),
+            warnings: Vec::new(),
+        };
+        for (index, config) in configs.iter().enumerate() {
+            compiled.add(index, config)?;
+        }
+        compiled.warnings = warnings(&compiled.policies);
+        Ok(compiled)
+    }
+
+    fn add(&mut self, index: usize, config: &PolicyConfig) -> Result<(), CompileError> {
+        let error = |key, offset, message| CompileError { policy: Some(index), key, offset, message };
+        let name = config.name.as_str();
+        if self.names.iter().any(|known| known == name) {
+            return Err(error(
+                "name",
+                0,
+                format!("found `{name}` twice, expected a name of its own for each policy"),
+            ));
+        }
+        if config.shadow {
+            return Err(error("shadow", 0, "shadow policies are not supported yet".to_owned()));
+        }
+        let folds = &mut self.folds;
+        let mut condition = |key, text: Option<&str>| {
+            let compiled = text.map(|text| Condition::compile(text, folds)).transpose();
+            compiled.map_err(|query: QueryError| error(key, query.offset, query.to_string()))
+        };
+        let matches = condition("match", config.matches.as_ref().map(|text| text.0.as_str()))?;
+        let unless = condition("unless", config.unless.as_ref().map(|text| text.0.as_str()))?;
+        let Keep::Share(share) = config.keep;
+        self.names.push(name.to_owned());
+        self.policies.push(Policy {
+            matches,
+            unless,
+            slower_than: config.slower_than,
+            threshold: Threshold::of(share),
+        });
+        Ok(())
+    }
+
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// The names, in the order of [`PolicyId`].
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// The name of a policy, `none` of [`PolicyId::NONE`].
+    pub fn name(&self, policy: PolicyId) -> &str {
+        self.names.get(usize::from(policy.0)).map_or("none", String::as_str)
+    }
+
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
+    }
+
+    /// The percentiles that are asked for, for [`Slow::set_percentiles`].
+    pub fn percentiles(&self) -> Vec<Percentile> {
+        self.policies.iter().filter_map(|policy| policy.slower_than).collect()
+    }
+
+    /// One bit for each condition that is true of the span by what the scan found. OR-ed over a unit's spans
+    /// they are [`Unit::bits`].
+    #[inline]
+    pub fn fold(&self, span: &SpanFacts<'_>) -> u32 {
+        let mut bits = 0;
+        for (bit, fold) in self.folds.tests.iter().enumerate() {
+            let holds = match fold {
+                Fold::StatusIs(status) => span.status == *status,
+                Fold::Test(test) => test.holds(&OfFacts { facts: span }),
+            };
+            bits |= u32::from(holds) << bit;
+        }
+        bits
+    }
+
+    /// Asks the policies in order.
+    pub fn judge(&self, unit: &Unit<'_>, slow: &Slow) -> Decision {
+        for (index, policy) in self.policies.iter().enumerate() {
+            let id = PolicyId(index as u16);
+            let dropped_before = unit.dropped_by == Some(id);
+            if dropped_before || policy.holds(unit, &self.folds, slow) {
+                let kept = !dropped_before && policy.threshold.keeps(unit.randomness);
+                return Decision {
+                    policy: id,
+                    kept,
+                    threshold: policy.threshold,
+                    rule: WeightRule::Threshold,
+                };
+            }
+        }
+        Decision {
+            policy: PolicyId::NONE,
+            kept: false,
+            threshold: Threshold::NEVER,
+            rule: WeightRule::Threshold,
+        }
+    }
+}
+
+impl Policy {
+    fn holds(&self, unit: &Unit<'_>, folds: &Folds, slow: &Slow) -> bool {
+        self.is_slow(unit, slow)
+            && self.matches.as_ref().is_none_or(|condition| condition.holds(unit, folds))
+            && !self.unless.as_ref().is_some_and(|condition| condition.holds(unit, folds))
+    }
+
+    fn is_slow(&self, unit: &Unit<'_>, slow: &Slow) -> bool {
+        let Some(percentile) = self.slower_than else { return true };
+        match (unit.operation, unit.duration) {
+            (Some(operation), Some(duration)) => slow.is_slow(operation, percentile, duration),
+            _ => false,
+        }
+    }
+}
+
+/// A `keep: 0%` decides for whole traces: before an error policy it drops errors, and asking about any span
+/// it drops traces for one span in them.
+fn warnings(policies: &[Policy]) -> Vec<Warning> {
+    let keeps_errors =
+        |policy: &Policy| policy.matches.as_ref().is_some_and(|condition| condition.asks_for_errors);
+    let mut warnings = Vec::new();
+    for (index, policy) in policies.iter().enumerate() {
+        if policy.threshold != Threshold::NEVER {
+            continue;
+        }
+        let later = &policies[index + 1..];
+        if later.iter().any(|later| later.threshold != Threshold::NEVER && keeps_errors(later)) {
+            let message = "drops traces before the error policy below is asked, errors in them included";
+            warnings.push(Warning { policy: index, key: "keep", message: message.to_owned() });
+        }
+        if policy.matches.as_ref().is_some_and(|condition| condition.asks_beyond_root) {
+            let message = "drops a whole trace for any one span in it; ask about the root, as in \
+                           rootName or parent = nil, if only the root is meant";
+            warnings.push(Warning { policy: index, key: "match", message: message.to_owned() });
+        }
+    }
+    warnings
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,365 @@
+use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
+use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
+use opentelemetry_proto::tonic::trace::v1::Status;
+use opentelemetry_proto::tonic::trace::v1::span::{Event, Link};
+use proptest::prelude::*;
+
+use super::*;
+use crate::sampler::testing::{SECOND_0, Trace, array, attribute, span, text};
+use crate::sampler::{ConditionText, Keep, Policies, PolicyConfig, Slow};
+use crate::trace::Share;
+
+pub(super) fn policies(condition: &str) -> Policies {
+    let config = PolicyConfig {
+        name: "asked".to_owned().try_into().unwrap(),
+        matches: Some(ConditionText(condition.to_owned())),
+        unless: None,
+        slower_than: None,
+        keep: Keep::Share(Share::EVERYTHING),
+        shadow: false,
+    };
+    Policies::compile(&[config], 1).unwrap()
+}
+
+fn matches(condition: &str, trace: &Trace) -> bool {
+    trace.judge(&policies(condition), &Slow::new(&[]), None).kept
+}
+
+/// A trace of one span with these attributes.
+fn with(attributes: impl IntoIterator<Item = (&'static str, Any)>) -> Trace {
+    let mut root = span(1, "op");
+    root.attributes = attributes.into_iter().map(|(key, value)| attribute(key, value)).collect();
+    Trace::of([root])
+}
+
+fn refused(condition: &str) -> QueryError {
+    match parser::parse(condition).and_then(|node| test::compile(condition, &node)) {
+        Ok(_) => panic!("{condition} is not refused"),
+        Err(error) => error,
+    }
+}
+
+#[test]
+fn intrinsics_have_two_spellings() {
+    let mut root = span(1, "GET /cart");
+    root.kind = 2;
+    root.status = Some(Status { code: 2, message: "no stock".to_owned() });
+    root.flags = 257;
+    root.trace_state = "vendor=1,tier=gold".to_owned();
+    let trace = Trace::default().with("shop", root).with("db", span(2, "select"));
+    for condition in [
+        r#"{ name = "GET /cart" && span:name = "GET /cart" }"#,
+        "{ kind = server && span:kind = server }",
+        "{ status = error && span:status = error }",
+        r#"{ statusMessage = "no stock" && span:statusMessage =~ "no .*" }"#,
+        "{ duration = 10ms && span:duration >= 10ms }",
+        r#"{ rootName = "GET /cart" && trace:rootName != "select" && name = "select" }"#,
+        r#"{ rootServiceName = "shop" && trace:rootService = "shop" && resource.service.name = "db" }"#,
+        "{ traceDuration <= 10ms && trace:duration > 9ms }",
+        r#"{ span:id = "0202020202020202" && span:parentID = "0101010101010101" }"#,
+        r#"{ trace:id = "07070707070707070707070707070707" }"#,
+        r#"{ parent = nil && name =~ "GET.*" }"#,
+        "{ parent != nil && status = unset }",
+        "{ span:sampled = true }",
+        r#"{ tracestate.tier = "gold" }"#,
+        "{ name = rootName }",
+        "{ }",
+    ] {
+        assert!(matches(condition, &trace), "{condition}");
+    }
+    for condition in [
+        r#"{ name = "select" && status = error }"#,
+        r#"{ rootServiceName = "db" }"#,
+        "{ span:parentID = nil && name = \"select\" }",
+        "{ false }",
+        r#"{ tracestate.tier != "gold" }"#,
+    ] {
+        assert!(!matches(condition, &trace), "{condition}");
+    }
+}
+
+#[test]
+fn what_is_absent_matches_nothing_but_nil() {
+    let absent = with([]);
+    for condition in [
+        r#"{ span.zone != "eu" }"#,
+        r#"{ span.zone !~ "eu" }"#,
+        "{ span.n > 0 || span.n <= 0 }",
+        "{ span.flag }",
+        "{ !span.flag }",
+        "{ span.n + 1 > 0 }",
+        "{ span.zone != nil }",
+    ] {
+        assert!(!matches(condition, &absent), "{condition}");
+    }
+    assert!(matches("{ span.zone = nil && nil = .zone }", &absent));
+    assert!(matches(r#"{ !(span.zone = "eu") }"#, &absent));
+    assert!(matches(r#"{ span.zone != "eu" }"#, &with([("zone", text("us"))])));
+}
+
+#[test]
+fn of_an_array_one_element_matches_and_a_negation_needs_all() {
+    let odd = with([("shards", array([1, 3, 5].map(Any::IntValue)))]);
+    assert!(matches("{ span.shards = 3 && span.shards > 4 && 5 = span.shards }", &odd));
+    assert!(!matches("{ span.shards = 2 }", &odd));
+    assert!(!matches("{ span.shards != 3 }", &odd));
+    assert!(matches("{ span.shards != 2 }", &odd));
+    let names = with([("names", array([text("alpha"), text("beta")]))]);
+    assert!(matches(r#"{ span.names =~ "al.*" && span.names !~ "g.*" }"#, &names));
+    assert!(!matches(r#"{ span.names !~ "al.*" }"#, &names));
+}
+
+#[test]
+fn values_of_another_type_are_not_true_and_stop_nobody() {
+    let many = with([("size", text("many")), ("flag", text("yes")), ("raw", Any::BytesValue(vec![1]))]);
+    for condition in
+        ["{ span.size * 2 > 10 }", "{ span.size != 3 }", "{ span.flag = false }", "{ span.raw = 1 }"]
+    {
+        assert!(!matches(condition, &many), "{condition}");
+    }
+    assert!(matches("{ span.raw != nil }", &many));
+    assert!(!matches(r#"{ span.shard =~ ".*" }"#, &with([("shard", Any::IntValue(7))])));
+}
+
+#[test]
+fn numbers_are_calculated_and_compared_as_numbers() {
+    let trace =
+        with([("a", Any::IntValue(7)), ("f", Any::DoubleValue(5.0)), ("big", Any::IntValue(i64::MAX))]);
+    for condition in [
+        "{ span.a * 2 + 1 = 15 }",
+        "{ span.a / 2 = 3 && span.a % 4 = 3 }",
+        "{ span.f / 2 = 2.5 && span.f >= 1 && span.f <= 100 }",
+        "{ 2 ^ 3 ^ 2 = 512 }",
+        "{ -span.a = -7 && -span.a < 0 }",
+        "{ span.big = 9223372036854775807 && span.big > 9223372036854775806 }",
+        "{ duration * 2 = 20ms && duration + 1ms < 12ms }",
+        "{ 1 + 2 * 3 = 7 && (1 + 2) * 3 = 9 }",
+        "{ !(span.a / 0 > 0) }",
+        "{ span.a > -2147483648 }",
+    ] {
+        assert!(matches(condition, &trace), "{condition}");
+    }
+}
+
+#[test]
+fn and_and_or_bind_alike_from_left_to_right() {
+    let trace = with([]);
+    assert!(!matches("{ true || false && false }", &trace));
+    assert!(matches("{ true || (false && false) }", &trace));
+    assert!(matches("{ false && false || true }", &trace));
+}
+
+#[test]
+fn regular_expressions_are_anchored_at_both_ends() {
+    let trace = with([("url.path", text("/liveness")), ("rpc.service", text("grpc.v1.HealthCheck"))]);
+    assert!(!matches(r#"{ span.url.path =~ "/live" }"#, &trace));
+    assert!(matches(r#"{ span.url.path =~ ".*(/live).*" }"#, &trace));
+    assert!(matches(r#"{ span.rpc.service =~ ".*(v[0-9]+.HealthCheck$).*" }"#, &trace));
+    assert!(!matches(r#"{ span.rpc.service =~ ".*(^Health|v1$).*" }"#, &trace));
+    assert!(matches(r#"{ span.url.path =~ `/live|/liveness` }"#, &trace));
+}
+
+#[test]
+fn events_links_and_scopes_can_be_asked_for() {
+    let mut root = span(1, "op");
+    let event = |name: &str, after: u64, value: i64| Event {
+        time_unix_nano: SECOND_0 + after,
+        name: name.to_owned(),
+        attributes: vec![attribute("n", Any::IntValue(value))],
+        ..Event::default()
+    };
+    root.events = vec![event("first", 1_000, 1), event("exception", 5_000_000, 2)];
+    root.links = vec![Link { trace_id: vec![0xab; 16], span_id: vec![0xcd; 8], ..Link::default() }];
+    let scope = InstrumentationScope {
+        name: "lib".to_owned(),
+        version: "1.2".to_owned(),
+        attributes: vec![attribute("lang", text("rust"))],
+        ..InstrumentationScope::default()
+    };
+    let trace = Trace::default().within(vec![attribute("cluster", text("a"))], scope, root);
+    for condition in [
+        r#"{ event:name = "exception" && event.n = 1 }"#,
+        "{ event:timeSinceStart > 4ms && event:timeSinceStart < 2us }",
+        r#"{ link:traceID = "abababababababababababababababab" && link:spanID =~ "cdcd.*" }"#,
+        r#"{ instrumentation:name = "lib" && instrumentation:version = "1.2" && instrumentation.lang = "rust" }"#,
+        r#"{ resource.cluster = "a" && .cluster = "a" && .lang = "rust" && .n = 2 }"#,
+        "{ event.n != nil && event.m = nil && link.n = nil }",
+    ] {
+        assert!(matches(condition, &trace), "{condition}");
+    }
+    assert!(!matches(r#"{ span.cluster = "a" }"#, &trace));
+}
+
+#[test]
+fn the_nearest_scope_speaks_for_an_attribute_without_scope() {
+    let mut root = span(1, "op");
+    root.attributes = vec![attribute("zone", text("span")), attribute("zone", text("last"))];
+    let resource = vec![attribute("zone", text("resource"))];
+    let trace = Trace::default().within(resource, InstrumentationScope::default(), root);
+    assert!(matches(r#"{ .zone = "last" && resource.zone = "resource" }"#, &trace));
+    assert!(!matches(r#"{ .zone = "resource" || .zone = "span" }"#, &trace));
+}
+
+#[test]
+fn terms_of_one_spanset_must_hold_of_one_span() {
+    let mut child = span(2, "child");
+    child.status = Some(Status { code: 2, ..Status::default() });
+    child.attributes = vec![attribute("a", Any::IntValue(1))];
+    let mut root = span(1, "root");
+    root.attributes = vec![attribute("b", Any::IntValue(1))];
+    let trace = Trace::of([root, child]);
+    assert!(matches("{ status = error && span.a = 1 }", &trace));
+    assert!(!matches("{ status = error && span.b = 1 }", &trace));
+    assert!(!matches("{ span.a = 1 && span.b = 1 }", &trace));
+    assert!(matches("{ span.a = 2 || span.b = 1 }", &trace));
+    assert!(matches(r#"{ rootName = "root" && status = error && span.a = 1 }"#, &trace));
+    assert!(!matches(r#"{ rootName = "child" && status = error }"#, &trace));
+}
+
+#[test]
+fn names_that_are_not_utf_8_are_compared_as_they_leave() {
+    let trace = Trace::of([span(1, "caf\u{e9}")]);
+    let mut body = prost::Message::encode_to_vec(&trace.request);
+    let place = body.windows(2).position(|pair| pair == "\u{e9}".as_bytes()).unwrap();
+    body[place] = 0xff;
+    let policies = policies("{ name = \"caf\u{fffd}\u{fffd}\" }");
+    let mut bits = 0;
+    crate::otlp::scan(&body, |facts| bits |= policies.fold(facts)).unwrap();
+    assert_eq!(bits, 1);
+}
+
+#[test]
+fn what_tailwater_does_not_do_yet_is_named_with_its_column() {
+    for (condition, column, named) in [
+        ("{ status = error } && { kind = server }", 20, "several spansets (`&&`"),
+        ("{ } >> { }", 5, "`>>`"),
+        ("{ } !> { }", 5, "`!>`"),
+        ("{ } &~ { }", 5, "`&~`"),
+        ("{ } | count() > 3", 5, "`count()`"),
+        ("{ } | by(resource.service.name)", 5, "`by()`"),
+        ("{ parent.span.x = 1 }", 3, "`parent.`"),
+        ("{ childCount > 3 }", 3, "`childCount`"),
+        ("{ span:childCount > 3 }", 3, "`span:childCount`"),
+        ("({ } || { })", 6, "several spansets (`||`"),
+        ("count() > 2", 1, "`count()`"),
+    ] {
+        let error = refused(condition);
+        assert_eq!(error.column, column, "{condition}: {error}");
+        assert!(
+            error.message.contains(named) && error.message.contains("not supported yet"),
+            "{condition}: {error}"
+        );
+    }
+}
+
+#[test]
+fn mistakes_say_what_was_found_and_what_was_expected() {
+    for (condition, column, said) in [
+        ("", 1, "the condition ends here, expected a condition such as"),
+        ("status = error", 1, "found `status`, expected a condition"),
+        ("{ status = failed }", 12, "found `failed`, expected a field or a value"),
+        ("{ status = error", 17, "the condition ends here, expected `}`"),
+        ("{ status = error } }", 20, "found `}`, expected the end"),
+        ("{ status > error }", 10, "found a status"),
+        ("{ status = \"error\" }", 10, "found a status (ok, error, unset) compared with a text"),
+        ("{ name = 5 }", 8, "found a text compared with a number"),
+        ("{ duration }", 3, "found a duration, expected a condition"),
+        ("{ span.a && 5 }", 13, "found a number, expected a condition"),
+        ("{ name =~ 5 }", 11, "expected a regular expression in quotes"),
+        ("{ duration =~ \"5\" }", 12, "found a duration, expected a text"),
+        ("{ span.path =~ \"/a(b\" }", 16, "`/a(b` is no regular expression: unclosed group"),
+        ("{ span.a = }", 12, "found `}`, expected a field or a value"),
+        ("{ nil = nil }", 3, "expected a field"),
+        ("{ span.a > nil }", 10, "expected `= nil` or `!= nil`"),
+        ("{ parent = 5 }", 10, "found a span compared"),
+        ("{ \"a\" + 1 = 2 }", 3, "found a text, expected a number"),
+        ("!{ span.zone = \"internal\" }", 1, "under `unless`"),
+        ("{ } | rate()", 5, "`rate()`: it belongs to queries"),
+        ("{ } | select(name)", 5, "`select()`: it belongs to queries"),
+        ("{ } | quantile_over_time(duration, .9)", 5, "belongs to queries"),
+        ("{ } with (most_recent=true)", 5, "hints"),
+        ("{ span:nme = 1 }", 3, "`span:nme`, which is no intrinsic"),
+    ] {
+        let error = refused(condition);
+        assert_eq!(error.column, column, "{condition}: {error}");
+        assert!(error.message.contains(said), "{condition}: {error}");
+        assert!(error.offset <= condition.len());
+    }
+}
+
+#[test]
+fn size_and_depth_are_bounded() {
+    for text in
+        ["(".repeat(100_000), "{".to_owned() + &"(".repeat(1_000), "{".to_owned() + &"!".repeat(1_000)]
+    {
+        assert!(parser::parse(&text).is_err());
+    }
+    assert!(parser::parse(&format!("{{ 1{} = 2 }}", "+1".repeat(1_000))).is_err());
+    let long = format!("{{ {} }}", vec!["span.a = 1"; 2_000].join(" || "));
+    assert!(parser::parse(&long).is_ok());
+    refused(r#"{ name =~ "(a{1000}){1000}" }"#);
+}
+
+/// Pieces that make a condition likely.
+const PIECES: [&str; 44] = [
+    "{",
+    "}",
+    "(",
+    ")",
+    "=",
+    "!=",
+    "=~",
+    "!~",
+    "<",
+    ">=",
+    ">>",
+    "!<<",
+    "&&",
+    "||",
+    "!",
+    "-",
+    "+",
+    "*",
+    "/",
+    "%",
+    "^",
+    "|",
+    "~",
+    "span.a",
+    ".b",
+    "resource.\"c d\"",
+    "parent.x",
+    "event:name",
+    "link:spanID",
+    "name",
+    "status",
+    "error",
+    "duration",
+    "nil",
+    "true",
+    "5",
+    "5.5",
+    "10ms",
+    "\"text\"",
+    "`raw`",
+    "count()",
+    "by(",
+    "é",
+    "\"(\"",
+];
+
+proptest! {
+    #[test]
+    fn no_text_makes_it_panic(text in any::<String>()) {
+        let _ = parser::parse(&text).and_then(|node| test::compile(&text, &node));
+    }
+
+    #[test]
+    fn no_sequence_of_tokens_makes_it_panic(pieces in prop::collection::vec(0..PIECES.len(), 0..24), braced: bool) {
+        let inner = pieces.iter().map(|&piece| PIECES[piece]).collect::<Vec<_>>().join(" ");
+        let text = if braced { format!("{{ {inner} }}") } else { inner };
+        if let Err(error) = parser::parse(&text).and_then(|node| test::compile(&text, &node)) {
+            prop_assert!(text.is_char_boundary(error.offset) && !error.message.is_empty());
+        }
+    }
+}

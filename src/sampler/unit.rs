@@ -1,0 +1,74 @@
+//! What is judged: the spans of one unit and what the buffer knows of them.
+
+use super::slow::OperationKey;
+use crate::otlp::{ResourceSpansView, ScopeSpansView, SpanView};
+use crate::trace::{PolicyId, Randomness};
+
+/// Spans that are judged together.
+///
+/// Most units are decided by `bits`, `root` and `operation`; `spans` is asked only by conditions that need
+/// the bytes of spans.
+#[derive(Clone, Copy)]
+pub struct Unit<'a> {
+    /// What the spans' folds gave, OR-ed. None: folded under another generation of policies.
+    pub bits: Option<u32>,
+    pub randomness: Randomness,
+    pub root: Option<UnitSpan<'a>>,
+    /// Of the root. None: no root, so nothing of it is slow.
+    pub operation: Option<OperationKey<'a>>,
+    /// Nanoseconds. None: no root, or its start is unset.
+    pub duration: Option<u64>,
+    /// Unix nanoseconds; 0 or [`u64::MAX`]: no span has one.
+    pub earliest_start: u64,
+    /// Unix nanoseconds.
+    pub latest_end: u64,
+    pub spans: &'a dyn Spans,
+    /// Judged again: the policy that dropped it gives the same answer.
+    pub dropped_by: Option<PolicyId>,
+}
+
+/// A span within its resource and instrumentation scope.
+#[derive(Clone, Copy, Debug)]
+pub struct UnitSpan<'a> {
+    pub span: SpanView<'a>,
+    pub resource_spans: ResourceSpansView<'a>,
+    pub scope_spans: ScopeSpansView<'a>,
+}
+
+/// Lists the spans of a unit, when asked.
+pub trait Spans {
+    /// Shows the spans to `test` until it is true of one; says whether it was.
+    fn any(&self, test: &mut dyn FnMut(&UnitSpan<'_>) -> bool) -> bool;
+}
+
+impl Spans for [UnitSpan<'_>] {
+    fn any(&self, test: &mut dyn FnMut(&UnitSpan<'_>) -> bool) -> bool {
+        self.iter().any(test)
+    }
+}
+
+impl Spans for Vec<UnitSpan<'_>> {
+    fn any(&self, test: &mut dyn FnMut(&UnitSpan<'_>) -> bool) -> bool {
+        self.iter().any(test)
+    }
+}
+
+impl std::fmt::Debug for Unit<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Unit")
+            .field("bits", &self.bits)
+            .field("randomness", &self.randomness)
+            .field("operation", &self.operation)
+            .field("duration", &self.duration)
+            .field("dropped_by", &self.dropped_by)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Unit<'_> {
+    /// From the earliest start to the latest end, in nanoseconds.
+    pub fn trace_duration(&self) -> Option<u64> {
+        let unset = self.earliest_start == 0 || self.earliest_start == u64::MAX;
+        (!unset).then(|| self.latest_end.saturating_sub(self.earliest_start))
+    }
+}

@@ -1,0 +1,374 @@
+//! The books: where every span of this process life is.
+//!
+//! ```text
+//! accepted + recovered + upgraded = kept + dropped + buffered + duplicate + lost
+//! ```
+//!
+//! Exact, in spans. Every term is counted where it happens, none is derived from the others, so a balance
+//! says something. Terms are read one by one: a balance is exact while nothing moves.
+//!
+//! Beside the equation: spans rejected by partial success and bytes that could not be read back. The receiver
+//! counts what it refuses, and each exporter keeps a book of its own.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use parking_lot::Mutex;
+
+use super::metrics::{Families, Source};
+use crate::trace::PolicyId;
+
+/// Counts by cause. Causes are names of enum variants, so there are few.
+#[derive(Debug, Default)]
+pub struct Tally {
+    counts: Mutex<Vec<(&'static str, u64)>>,
+}
+
+impl Tally {
+    pub fn add(&self, cause: &'static str, n: u64) {
+        let mut counts = self.counts.lock();
+        match counts.iter_mut().find(|(known, _)| *known == cause) {
+            Some((_, count)) => *count += n,
+            None => counts.push((cause, n)),
+        }
+    }
+
+    pub fn total(&self) -> u64 {
+        self.counts.lock().iter().map(|(_, count)| count).sum()
+    }
+
+    pub fn of(&self, cause: &str) -> u64 {
+        self.counts.lock().iter().find(|(known, _)| *known == cause).map_or(0, |(_, count)| *count)
+    }
+
+    pub fn all(&self) -> Vec<(&'static str, u64)> {
+        self.counts.lock().clone()
+    }
+}
+
+/// What one policy has decided, in spans and in judged units.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PolicyCounts {
+    pub kept: u64,
+    pub dropped: u64,
+    pub kept_units: u64,
+    pub dropped_units: u64,
+}
+
+#[derive(Debug, Default)]
+struct PolicyBook {
+    kept: AtomicU64,
+    dropped: AtomicU64,
+    kept_units: AtomicU64,
+    dropped_units: AtomicU64,
+}
+
+/// The books of one process life. Verbs add; nothing is ever lowered but what is buffered.
+#[derive(Debug)]
+pub struct Ledger {
+    accepted: AtomicU64,
+    recovered: AtomicU64,
+    upgraded: AtomicU64,
+    gathered: AtomicU64,
+    taken: AtomicU64,
+    duplicate: AtomicU64,
+    lost: Tally,
+    /// One for each policy, and the last for units that no policy matched.
+    policies: Vec<PolicyBook>,
+    names: Vec<String>,
+    rejected: Tally,
+    lost_bytes: Tally,
+}
+
+/// The terms of the equation at one moment, in spans.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Balance {
+    pub accepted: u64,
+    pub recovered: u64,
+    pub upgraded: u64,
+    pub kept: u64,
+    pub dropped: u64,
+    pub buffered: u64,
+    pub duplicate: u64,
+    pub lost: u64,
+}
+
+impl Balance {
+    /// What came in less what is accounted for; 0 when the books balance.
+    pub fn difference(&self) -> i128 {
+        let came = [self.accepted, self.recovered, self.upgraded];
+        let went = [self.kept, self.dropped, self.buffered, self.duplicate, self.lost];
+        let sum = |terms: &[u64]| terms.iter().map(|&term| i128::from(term)).sum::<i128>();
+        sum(&came) - sum(&went)
+    }
+
+    pub fn balances(&self) -> bool {
+        self.difference() == 0
+    }
+}
+
+impl fmt::Display for Balance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "accepted {} + recovered {} + upgraded {} = kept {} + dropped {} + buffered {} + duplicate {} + lost {} \
+             (difference {})",
+            self.accepted,
+            self.recovered,
+            self.upgraded,
+            self.kept,
+            self.dropped,
+            self.buffered,
+            self.duplicate,
+            self.lost,
+            self.difference()
+        )
+    }
+}
+
+impl Ledger {
+    /// Books for policies with these names, in the order of their identities.
+    pub fn new(names: &[String]) -> Self {
+        Self {
+            accepted: AtomicU64::default(),
+            recovered: AtomicU64::default(),
+            upgraded: AtomicU64::default(),
+            gathered: AtomicU64::default(),
+            taken: AtomicU64::default(),
+            duplicate: AtomicU64::default(),
+            lost: Tally::default(),
+            policies: (0..=names.len()).map(|_| PolicyBook::default()).collect(),
+            names: names.iter().cloned().chain(["none".to_owned()]).collect(),
+            rejected: Tally::default(),
+            lost_bytes: Tally::default(),
+        }
+    }
+
+    /// Spans of a request that this process accepts; before they can be judged.
+    pub fn accepted(&self, spans: u64) {
+        self.accepted.fetch_add(spans, Relaxed);
+    }
+
+    /// Spans read back from the input log and not skipped.
+    pub fn recovered(&self, spans: u64) {
+        self.recovered.fetch_add(spans, Relaxed);
+    }
+
+    /// Spans that wait for their first judgement.
+    pub fn buffered(&self, spans: u64) {
+        self.gathered.fetch_add(spans, Relaxed);
+    }
+
+    /// Buffered spans that a judgement has taken: none of them waits any more.
+    pub fn unbuffered(&self, spans: u64) {
+        self.taken.fetch_add(spans, Relaxed);
+    }
+
+    /// Spans dropped earlier that leave now; they are counted [`Self::kept`] as well.
+    pub fn upgraded(&self, spans: u64) {
+        self.upgraded.fetch_add(spans, Relaxed);
+    }
+
+    /// Spans that leave.
+    pub fn kept(&self, policy: PolicyId, spans: u64) {
+        self.book(policy).kept.fetch_add(spans, Relaxed);
+    }
+
+    /// Spans whose first verdict is a drop.
+    pub fn dropped(&self, policy: PolicyId, spans: u64) {
+        self.book(policy).dropped.fetch_add(spans, Relaxed);
+    }
+
+    /// One unit judged for the first time.
+    pub fn judged(&self, policy: PolicyId, kept: bool) {
+        let book = self.book(policy);
+        let units = if kept { &book.kept_units } else { &book.dropped_units };
+        units.fetch_add(1, Relaxed);
+    }
+
+    /// Spans byte-identical to another that the same judgement saw.
+    pub fn duplicate(&self, spans: u64) {
+        self.duplicate.fetch_add(spans, Relaxed);
+    }
+
+    /// Accepted spans that nobody will see.
+    pub fn lost(&self, cause: &'static str, spans: u64) {
+        self.lost.add(cause, spans);
+    }
+
+    /// Spans of an accepted request that were not stored, and whose sender was told so.
+    pub fn rejected(&self, cause: &'static str, spans: u64) {
+        self.rejected.add(cause, spans);
+    }
+
+    /// Bytes of a log that could not be read back.
+    pub fn lost_bytes(&self, cause: &'static str, bytes: u64) {
+        self.lost_bytes.add(cause, bytes);
+    }
+
+    pub fn balance(&self) -> Balance {
+        // What is taken is read before what is gathered: the difference is never below 0.
+        let taken = self.taken.load(Relaxed);
+        let sum = |term: fn(&PolicyBook) -> &AtomicU64| {
+            self.policies.iter().map(|book| term(book).load(Relaxed)).sum::<u64>()
+        };
+        Balance {
+            kept: sum(|book| &book.kept),
+            dropped: sum(|book| &book.dropped),
+            duplicate: self.duplicate.load(Relaxed),
+            lost: self.lost.total(),
+            buffered: self.gathered.load(Relaxed).saturating_sub(taken),
+            upgraded: self.upgraded.load(Relaxed),
+            recovered: self.recovered.load(Relaxed),
+            accepted: self.accepted.load(Relaxed),
+        }
+    }
+
+    /// Policies by name with what they have decided, `none` last.
+    pub fn by_policy(&self) -> Vec<(&str, PolicyCounts)> {
+        let counts = |book: &PolicyBook| PolicyCounts {
+            kept: book.kept.load(Relaxed),
+            dropped: book.dropped.load(Relaxed),
+            kept_units: book.kept_units.load(Relaxed),
+            dropped_units: book.dropped_units.load(Relaxed),
+        };
+        self.names.iter().map(String::as_str).zip(self.policies.iter().map(counts)).collect()
+    }
+
+    pub fn rejected_by_cause(&self) -> Vec<(&'static str, u64)> {
+        self.rejected.all()
+    }
+
+    /// A verdict recovered from an older configuration may name a policy that is gone: it counts as none.
+    fn book(&self, policy: PolicyId) -> &PolicyBook {
+        let last = self.policies.len() - 1;
+        &self.policies[usize::from(policy.0).min(last)]
+    }
+}
+
+impl Source for Ledger {
+    fn collect(&self, out: &mut Families) {
+        let balance = self.balance();
+        out.counter("tailwater_receiver_accepted_spans_total", "Spans accepted.", &[], balance.accepted);
+        out.counter(
+            "tailwater_pipeline_recovered_spans_total",
+            "Spans read back from the input log at start.",
+            &[],
+            balance.recovered,
+        );
+        out.counter(
+            "tailwater_buffer_upgraded_spans_total",
+            "Spans dropped earlier that left later.",
+            &[],
+            balance.upgraded,
+        );
+        out.counter(
+            "tailwater_buffer_duplicate_spans_total",
+            "Spans byte-identical to another that the same judgement saw.",
+            &[],
+            balance.duplicate,
+        );
+        out.gauge(
+            "tailwater_buffer_unjudged_spans",
+            "Spans that wait for their first judgement.",
+            &[],
+            balance.buffered as f64,
+        );
+        self.collect_policies(out);
+        self.collect_causes(out);
+    }
+}
+
+impl Ledger {
+    fn collect_policies(&self, out: &mut Families) {
+        for (name, counts) in self.by_policy() {
+            let label = [("policy", name)];
+            out.counter("tailwater_sampler_kept_spans_total", "Spans that leave.", &label, counts.kept);
+            out.counter(
+                "tailwater_sampler_dropped_spans_total",
+                "Spans whose first verdict was a drop.",
+                &label,
+                counts.dropped,
+            );
+            for (verdict, units) in [("kept", counts.kept_units), ("dropped", counts.dropped_units)] {
+                let labels = [("policy", name), ("verdict", verdict)];
+                let help = "Traces and units judged for the first time.";
+                out.counter("tailwater_sampler_judged_units_total", help, &labels, units);
+            }
+        }
+    }
+
+    fn collect_causes(&self, out: &mut Families) {
+        let tallies: [(&str, &str, &Tally); 3] = [
+            (
+                "tailwater_pipeline_lost_spans_total",
+                "Accepted spans that nobody will see, by cause.",
+                &self.lost,
+            ),
+            ("tailwater_receiver_rejected_spans_total", "Spans rejected by partial success.", &self.rejected),
+            (
+                "tailwater_log_lost_bytes_total",
+                "Bytes of a log that could not be read back.",
+                &self.lost_bytes,
+            ),
+        ];
+        for (name, help, tally) in tallies {
+            out.tally(name, help, "cause", &tally.all());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ledger() -> Ledger {
+        Ledger::new(&["errors".to_owned(), "rest".to_owned()])
+    }
+
+    #[test]
+    fn books_balance_from_acceptance_to_verdict() {
+        let ledger = ledger();
+        ledger.accepted(10);
+        ledger.buffered(10);
+        assert!(ledger.balance().balances(), "{}", ledger.balance());
+        ledger.unbuffered(10);
+        ledger.kept(PolicyId(0), 4);
+        ledger.dropped(PolicyId(1), 5);
+        ledger.duplicate(1);
+        assert!(ledger.balance().balances(), "{}", ledger.balance());
+    }
+
+    #[test]
+    fn an_upgraded_span_is_kept_and_stays_dropped() {
+        let ledger = ledger();
+        ledger.recovered(3);
+        ledger.dropped(PolicyId(1), 3);
+        ledger.upgraded(3);
+        ledger.kept(PolicyId(0), 3);
+        let balance = ledger.balance();
+        assert_eq!((balance.kept, balance.dropped, balance.upgraded), (3, 3, 3));
+        assert!(balance.balances(), "{balance}");
+    }
+
+    #[test]
+    fn a_span_that_vanishes_shows() {
+        let ledger = ledger();
+        ledger.accepted(2);
+        ledger.buffered(2);
+        ledger.unbuffered(2);
+        ledger.kept(PolicyId(0), 1);
+        assert_eq!(ledger.balance().difference(), 1);
+        ledger.lost("stopped", 1);
+        assert!(ledger.balance().balances());
+    }
+
+    #[test]
+    fn an_unknown_policy_counts_as_none() {
+        let ledger = ledger();
+        ledger.dropped(PolicyId::NONE, 7);
+        ledger.dropped(PolicyId(2), 1);
+        let none = ledger.by_policy().pop().unwrap();
+        assert_eq!((none.0, none.1.dropped), ("none", 8));
+    }
+}
