@@ -1,0 +1,132 @@
+//! How many instructions a span costs from the wire to the index: `cargo bench --bench instructions`.
+//!
+//! Scan, append and index, as callgrind counts them: the difference of two runs that differ by nothing but how many
+//! requests they take in. Counts repeat where times do not, so this is a gate: above [`INSTRUCTIONS_MAX`] it fails.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a program for people, which stops when it cannot go on"
+)]
+
+mod workload;
+
+use std::process::{Command, ExitCode};
+
+use tailwater::buffer::{
+    Arriving, Batch, Buffer, Generation, Key, Moment, Now, SPAN_BYTES, Settings, TRACE_BYTES, Waits,
+};
+use tailwater::log::{Head, Memory, Record};
+use tailwater::otlp::{self, SpanFacts};
+use tailwater::sampler::Policies;
+use tailwater::trace::{Position, TenantId};
+
+const INSTRUCTIONS_MAX: u64 = 3_700;
+const SPANS_PER_REQUEST: usize = 512;
+/// Requests of the shorter run: tables and buffers have reached their size.
+const SHORT: usize = 64;
+const LONG: usize = 160;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    if let [role, requests] = &arguments[..]
+        && role == "take-in"
+    {
+        take_in(requests.parse().unwrap());
+        return ExitCode::SUCCESS;
+    }
+    let (short, long) = (count(SHORT), count(LONG));
+    let per_span = (long - short) / ((LONG - SHORT) * SPANS_PER_REQUEST) as u64;
+    println!("scan + append + index: {per_span} instructions a span, at most {INSTRUCTIONS_MAX} allowed");
+    if per_span <= INSTRUCTIONS_MAX { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Instructions of a whole run of this program under callgrind.
+fn count(requests: usize) -> u64 {
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["take-in", &requests.to_string()])
+        .output()
+        .expect("valgrind is installed");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let collected = said.lines().find_map(|line| line.split_once("Collected :")).expect("callgrind counts");
+    collected.1.trim().parse().unwrap()
+}
+
+/// Prepares the requests of the longer run and takes in so many of them.
+fn take_in(requests: usize) {
+    let mut generator = workload::Generator::new(1);
+    let bodies: Vec<_> = (0..LONG).map(|_| generator.request(SPANS_PER_REQUEST)).collect();
+    let mut door = Door::new();
+    for (number, body) in bodies[..requests].iter().enumerate() {
+        door.receive(body, number as u64);
+    }
+    let counts = door.buffer.counts();
+    assert_eq!(counts.spans, (requests * SPANS_PER_REQUEST) as u64);
+}
+
+/// What stands between the transport and the verdict.
+struct Door {
+    memory: Memory,
+    buffer: Buffer,
+    batch: Batch,
+    policies: Policies,
+}
+
+impl Door {
+    fn new() -> Self {
+        let settings = Settings {
+            waits: Waits { after_root_ms: 10_000, max_wait_ms: 60_000, hindsight_ms: 300_000 },
+            piece_bytes: 16 << 20,
+            remembered_max: 1_000,
+            hash_seed: 1,
+        };
+        let policies = "
+            - { name: errors, match: '{ status = error }', keep: 100% }
+            - { name: health-checks, match: '{ rootName =~ \"GET /(healthz|readyz)\" }', keep: 0% }
+            - { name: slow, slower_than: p95, keep: 100% }
+            - { name: rest, keep: 5% }";
+        let configs: Vec<_> = serde_saphyr::from_str(policies).unwrap();
+        Self {
+            memory: Memory::new(tailwater::log::SEGMENT_BYTES, 1),
+            buffer: Buffer::new(&settings),
+            batch: Batch::default(),
+            policies: Policies::compile(&configs, 0).unwrap(),
+        }
+    }
+
+    /// One request, as the pipeline takes it in.
+    fn receive(&mut self, body: &[u8], now_ms: u64) {
+        let Self { memory, buffer, batch, policies } = self;
+        batch.clear();
+        otlp::scan(body, |span| {
+            let key = Key { trace: span.trace_id, tenant: TenantId(0) };
+            batch.push(buffer.route(key, arriving(span, policies)));
+        })
+        .unwrap();
+        let record = Record { arrival_ms: now_ms, tenant: "", kind: 1, more: false, member: 0, body };
+        let head = Head::new(&record).unwrap();
+        let at = memory.append(head.as_bytes(), body, now_ms).record.at;
+        let body_at = Position::new(at.segment, at.offset + head.as_bytes().len() as u32);
+        let now = Now { tick: Default::default(), ms: now_ms };
+        let moment = Moment { now, generation: Generation(0), age_ms: 0 };
+        let taken = buffer.insert(batch, body_at, moment, || ());
+        memory.charge(at.segment, taken.spans as usize * SPAN_BYTES + taken.traces as usize * TRACE_BYTES);
+    }
+}
+
+fn arriving(span: &SpanFacts<'_>, policies: &Policies) -> Arriving {
+    let randomness = if span.trace_state.is_empty() { None } else { otlp::ot(span.trace_state).rv };
+    Arriving {
+        trace: span.trace_id,
+        at: span.at,
+        len: span.len,
+        root: span.parent.is_none(),
+        bits: policies.fold(span),
+        start: span.start,
+        end: span.end,
+        randomness,
+    }
+}
