@@ -1,1 +1,8 @@
-//! (in construction)
+//! wip
+mod budget;
+mod clock;
+mod engine;
+mod judge;
+mod piece;
+mod recover;
+mod state;
