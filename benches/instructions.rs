@@ -9,6 +9,7 @@
     reason = "a program for people, which stops when it cannot go on"
 )]
 
+#[allow(unused_imports, reason = "its tests run with the library")]
 mod workload;
 
 use std::process::{Command, ExitCode};
@@ -90,7 +91,7 @@ impl Door {
             - { name: rest, keep: 5% }";
         let configs: Vec<_> = serde_saphyr::from_str(policies).unwrap();
         Self {
-            memory: Memory::new(tailwater::log::SEGMENT_BYTES, 1),
+            memory: Memory::new(4 << 20, 1),
             buffer: Buffer::new(&settings),
             batch: Batch::default(),
             policies: Policies::compile(&configs, 0).unwrap(),
