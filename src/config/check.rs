@@ -5,8 +5,10 @@ use std::fmt;
 use serde_saphyr::Location;
 
 use super::mistake::Source;
-use super::tree::Node;
-use super::{Config, Mistake};
+use super::tree::{Kind, Node};
+use super::{Config, Mistake, place};
+use crate::exporter::parquet::Target;
+use crate::sampler::{Policies, PolicyConfig};
 use crate::units::{ByteSize, HumanDuration, MemoryLimit};
 
 /// Eight segments: below, the window is too short to gather anything.
@@ -57,7 +59,21 @@ impl<'a> Notes<'a> {
 
     fn add(&mut self, path: &str, message: impl Into<String>) {
         let at = self.document.get(path).map_or(Location::UNKNOWN, |node| node.at);
-        let message = message.into();
+        self.push(path, at, message.into());
+    }
+
+    /// About a byte of the value at `path`.
+    fn add_within(&mut self, path: &str, offset: usize, message: &str) {
+        let Some(Node { at, kind: Kind::Scalar(value) }) = self.document.get(path) else {
+            return self.add(path, message);
+        };
+        match place::within(self.source, *at, value, offset) {
+            Some((line, column)) => self.found.push(self.source.mistake_at(line, column, 1, message)),
+            None => self.push(path, *at, message.to_owned()),
+        }
+    }
+
+    fn push(&mut self, path: &str, at: Location, message: String) {
         // A default is nowhere in the file: then the path must be said.
         let message = if at == Location::UNKNOWN { format!("{path}: {message}") } else { message };
         self.found.push(self.source.mistake(at, message));
@@ -149,16 +165,11 @@ fn host_and_port(listen: &str) -> Option<(&str, u16)> {
 }
 
 fn policies(config: &Config, notes: &mut Notes<'_>) {
-    if config.policies.is_empty() {
-        notes.add("policies", "the list is empty, so nothing would be kept; leave it out for the defaults");
-    }
-    for (index, policy) in config.policies.iter().enumerate() {
-        let path = format!("policies.{index}.name");
-        if config.policies[..index].iter().any(|earlier| earlier.name == policy.name) {
-            notes.add(&path, format!("the name \"{}\" is given twice", policy.name));
-        }
-        if policy.name == "none" || policy.name.is_empty() {
-            notes.add(&path, "\"none\" stands for traces that no policy matches, expected another name");
+    let Err(error) = Policies::compile(&config.policies, 0) else { return };
+    match error.policy {
+        None => notes.add("policies", error.message),
+        Some(index) => {
+            notes.add_within(&format!("policies.{index}.{}", error.key), error.offset, &error.message);
         }
     }
 }
@@ -167,6 +178,9 @@ fn exporters(config: &Config, notes: &mut Notes<'_>) {
     let exporters = &config.exporters;
     if exporters.parquet.is_none() && exporters.otlp.is_empty() {
         notes.add("exporters", "neither parquet nor otlp: kept traces would go nowhere");
+    }
+    if let Some(Err(error)) = exporters.parquet.as_ref().map(|parquet| Target::parse(&parquet.url)) {
+        notes.add("exporters.parquet.url", error.to_string());
     }
     for (index, otlp) in exporters.otlp.iter().enumerate() {
         let path = format!("exporters.otlp.{index}.name");
@@ -195,68 +209,20 @@ pub(super) fn warnings(config: &Config, source: Source<'_>, document: &Node) -> 
 }
 
 fn policy_order(config: &Config, notes: &mut Notes<'_>) {
-    let policies = &config.policies;
-    for (index, policy) in policies.iter().enumerate() {
-        let condition = policy.match_.as_deref().unwrap_or_default();
-        let drops_all = share_is_zero(&policy.keep);
-        let later_errors =
-            policies[index + 1..].iter().find(|later| is_about_errors(later.match_.as_deref()));
-        if drops_all && let Some(later) = later_errors {
-            let message = format!(
-                "keep: 0% stands before the error policy \"{}\": errors that match \"{}\" are dropped",
-                later.name, policy.name
-            );
-            notes.add(&format!("policies.{index}.keep"), message);
-        }
-        if drops_all && asks_about_spans(condition) {
-            let message = "keep: 0% with a condition about any span: one such span drops the whole trace; \
-                           rootName and rootServiceName ask about the root only";
-            notes.add(&format!("policies.{index}.match"), message);
-        }
-        let matches_all = policy.match_.is_none() && policy.slower_than.is_none();
-        if matches_all && index + 1 < policies.len() {
-            let message =
-                format!("\"{}\" matches everything: the policies after it are never asked", policy.name);
-            notes.add(&format!("policies.{index}.name"), message);
-        }
+    let compiled = Policies::compile(&config.policies, 0);
+    for warning in compiled.iter().flat_map(|policies| policies.warnings()) {
+        let path = format!("policies.{}.{}", warning.policy, warning.key);
+        notes.add(&path, warning.message.as_str());
     }
-    let catches_all = policies.iter().any(|policy| policy.match_.is_none() && policy.slower_than.is_none());
-    if !catches_all {
-        notes.add("policies", "no policy matches everything: what none of them matches is dropped");
+    let matches_all = |policy: &PolicyConfig| {
+        policy.matches.is_none() && policy.unless.is_none() && policy.slower_than.is_none()
+    };
+    match config.policies.iter().position(matches_all) {
+        None => notes.add("policies", "no policy matches everything: what none of them matches is dropped"),
+        Some(index) if index + 1 < config.policies.len() => notes.add(
+            &format!("policies.{index}.name"),
+            "this policy matches everything: the policies after it are never asked",
+        ),
+        Some(_) => {}
     }
-}
-
-fn share_is_zero(keep: &str) -> bool {
-    keep.trim()
-        .strip_suffix('%')
-        .is_some_and(|share| share.trim().parse::<f64>().is_ok_and(|share| share == 0.0))
-}
-
-fn is_about_errors(condition: Option<&str>) -> bool {
-    let words: Vec<&str> = words(condition.unwrap_or_default()).collect();
-    words.contains(&"error") && words.iter().any(|word| matches!(*word, "status" | "span:status"))
-}
-
-/// Whether a condition reads anything but what a trace has once: its root and its duration.
-fn asks_about_spans(condition: &str) -> bool {
-    const OF_THE_TRACE: [&str; 8] = [
-        "rootName",
-        "rootServiceName",
-        "traceDuration",
-        "trace:rootName",
-        "trace:rootService",
-        "trace:duration",
-        "true",
-        "false",
-    ];
-    let is_name = |word: &&str| word.starts_with(|c: char| c.is_alphabetic() || c == '.');
-    words(condition).filter(is_name).any(|word| !OF_THE_TRACE.contains(&word))
-}
-
-/// The words of a condition that stand outside quotes.
-fn words(condition: &str) -> impl Iterator<Item = &str> {
-    let outside = condition.split(['"', '`']).step_by(2);
-    outside
-        .flat_map(|part| part.split(|c: char| !(c.is_alphanumeric() || "._:-".contains(c))))
-        .filter(|word| !word.is_empty())
 }

@@ -62,7 +62,7 @@ pub(super) struct Source<'a> {
 }
 
 /// Line and column, from 1, of a byte of the text.
-fn place(text: &str, byte: usize) -> (usize, usize) {
+pub(super) fn place(text: &str, byte: usize) -> (usize, usize) {
     let before = text.get(..byte).unwrap_or(text);
     let line = before.rsplit_once('\n').map_or(before, |(_, line)| line);
     (before.matches('\n').count() + 1, line.chars().count() + 1)

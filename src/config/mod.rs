@@ -8,7 +8,7 @@ mod check;
 mod expand;
 mod memory;
 mod mistake;
-mod provisional;
+mod place;
 mod sections;
 mod tree;
 mod unsupported;
@@ -23,9 +23,9 @@ pub use memory::available as available_memory;
 pub use mistake::{ConfigError, Mistake};
 pub use sections::{Buffer, Data, Exporters, Input, Receivers, Sync, WhenFull};
 
+use crate::sampler::{ConditionText, Keep, PolicyConfig, PolicyName};
 use crate::telemetry::{self, logging};
 use mistake::Source;
-use provisional::sampler::PolicyConfig;
 use tree::{Kind, Node};
 
 /// Everything a user can say.
@@ -59,10 +59,12 @@ impl Default for Config {
 /// Errors, traces slow for their own operation, and 5 % of the rest; health checks never.
 fn default_policies() -> Vec<PolicyConfig> {
     let policy = |name: &str, condition: Option<&str>, slower_than: Option<&str>, keep: &str| PolicyConfig {
-        name: name.to_owned(),
-        match_: condition.map(str::to_owned),
-        slower_than: slower_than.map(str::to_owned),
-        keep: keep.to_owned(),
+        name: PolicyName::try_from(name.to_owned()).expect("a name"),
+        matches: condition.map(|text| ConditionText(text.to_owned())),
+        unless: None,
+        slower_than: slower_than.map(|text| text.to_owned().try_into().expect("a percentile")),
+        keep: Keep::Share(keep.parse().expect("a share")),
+        shadow: false,
     };
     vec![
         policy("errors", Some("{ status = error }"), None, "100%"),

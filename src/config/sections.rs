@@ -5,8 +5,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::provisional::parquet;
-use crate::exporter::otlp;
+use crate::exporter::{otlp, parquet};
 use crate::receiver;
 use crate::units::{ByteSize, HumanDuration, MemoryLimit};
 

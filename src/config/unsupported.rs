@@ -24,7 +24,6 @@ const ROWS: &[Row] = &[
     Row { path: "data.when_full", when: When::Is("lose_oldest") },
     Row { path: "policies.*.keep", when: When::NotShare },
     Row { path: "policies.*.shadow", when: When::Present },
-    Row { path: "policies.*.unless", when: When::Present },
     Row { path: "receivers.kafka", when: When::Present },
     Row { path: "reload", when: When::Present },
     Row { path: "**.drain_timeout", when: When::Present },

@@ -27,3 +27,6 @@ pub use object::{Target, TargetError, name};
 pub use source::{Piece, PieceKey, Pieces, Segment};
 pub use task::{EXPORTER, Exporter, SCHEMA_VERSION};
 pub use upload::{OpenError, Store, UploadError};
+
+#[cfg(test)]
+mod tests;

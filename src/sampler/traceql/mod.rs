@@ -14,6 +14,8 @@ mod test;
 mod value;
 
 #[cfg(test)]
+mod naive;
+#[cfg(test)]
 mod tests;
 
 pub use condition::FOLDS_MAX;

@@ -1,0 +1,21 @@
+//! `tailwater check`: what starting would refuse, without starting.
+
+use std::io::Write;
+use std::path::Path;
+
+use super::{Failure, read};
+
+/// Shows warnings and fails on mistakes. Without a file there is nothing to be wrong.
+pub(super) fn run(file: Option<&Path>) -> Result<(), Failure> {
+    let Some(file) = file else {
+        return Err(Failure::Usage("check: no file given, expected tailwater check FILE".to_owned()));
+    };
+    let loaded = read(file)?;
+    let name = file.display().to_string();
+    let mut out = std::io::stdout().lock();
+    for warning in &loaded.warnings {
+        writeln!(out, "warning: {}", warning.in_file(&name))?;
+    }
+    writeln!(out, "{name}: ok, {} policies", loaded.config.policies.len())?;
+    Ok(())
+}

@@ -1,0 +1,142 @@
+//! A process's life around its pipeline: build, tell, run until a signal, end within a deadline.
+
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+
+use super::Failure;
+use crate::config::{Config, Loaded, available_memory};
+use crate::pipeline::{Addresses, Pipeline};
+use crate::sampler::Keep;
+use crate::telemetry::logging;
+
+/// What is not done by then is left to the next start.
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(10);
+
+pub(super) fn start_logging(config: &logging::Config) -> Result<(), Failure> {
+    logging::start(config).map_err(|error| Failure::Usage(format!("--log-level: {error}")))
+}
+
+/// One worker for each core.
+pub(super) fn runtime() -> Result<Runtime, Failure> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let built =
+        Builder::new_multi_thread().worker_threads(cores).thread_name("tailwater").enable_all().build();
+    Ok(built?)
+}
+
+/// Says what is in force, before anything can go wrong with it.
+pub(super) fn announce(loaded: &Loaded, file: &str) {
+    for warning in &loaded.warnings {
+        warn!(file, line = warning.line(), "{}", warning.message());
+    }
+    let config = &loaded.config;
+    let memory = available_memory().map(|bytes| config.buffer.memory.of(bytes) >> 20);
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        config = file,
+        data = %config.data.path.display(),
+        disk = %config.data.disk,
+        memory_mib = memory,
+        "tailwater starts"
+    );
+    for policy in &config.policies {
+        let Keep::Share(share) = policy.keep;
+        let keep = format!("{}%", share.probability() * 100.0);
+        let condition = policy.matches.as_ref().map_or("everything", |text| text.0.as_str());
+        match policy.slower_than.as_ref() {
+            Some(percentile) => {
+                info!(name = policy.name.as_str(), matches = condition, slower_than = %percentile, keep = %keep, "policy")
+            }
+            None => info!(name = policy.name.as_str(), matches = condition, keep = %keep, "policy"),
+        }
+    }
+    if let Some(parquet) = &config.exporters.parquet {
+        info!(url = %parquet.url, "kept traces go to parquet");
+    }
+    for otlp in &config.exporters.otlp {
+        info!(name = %otlp.name, endpoint = %otlp.endpoint, "kept traces go to otlp");
+    }
+}
+
+fn tell_addresses(addresses: &Addresses) {
+    if let Some(address) = addresses.grpc {
+        info!(%address, "listening for OTLP/gRPC");
+    }
+    if let Some(address) = addresses.http {
+        info!(%address, "listening for OTLP/HTTP");
+    }
+    if let Some(address) = addresses.telemetry {
+        info!(%address, "serving /metrics, /healthz, /readyz");
+    }
+}
+
+/// Runs until a signal asks for the end.
+pub(super) fn serve(config: Config) -> Result<(), Failure> {
+    runtime()?.block_on(async {
+        let mut signals = Signals::listen()?;
+        let pipeline = Pipeline::build(config).await?;
+        tell_addresses(&pipeline.addresses());
+        tokio::select! {
+            name = signals.end() => info!(signal = name, "shutting down"),
+            error = pipeline.failed() => return Err(Failure::Other(error)),
+        }
+        tokio::select! {
+            done = pipeline.shutdown(SHUTDOWN_DEADLINE) => done?,
+            name = signals.end() => warn!(signal = name, "asked twice, leaving at once"),
+        }
+        info!("stopped");
+        Ok(())
+    })
+}
+
+/// Takes no requests: recovers what is there, judges it, delivers it.
+pub(super) fn drain(mut config: Config, deadline: Duration) -> Result<(), Failure> {
+    config.receivers.otlp.grpc = None;
+    config.receivers.otlp.http = None;
+    runtime()?.block_on(async {
+        let mut signals = Signals::listen()?;
+        info!(data = %config.data.path.display(), "draining");
+        let pipeline = Pipeline::build(config).await?;
+        let stats = tokio::select! {
+            done = pipeline.drain(deadline) => done?,
+            name = signals.end() => return Err(anyhow::anyhow!("{name} before everything was delivered").into()),
+        };
+        let pending: u64 = stats.exporters.iter().map(|(_, _, pending)| pending).sum();
+        if pending > 0 {
+            return Err(anyhow::anyhow!("{pending} spans could not be delivered in time; they stay on disk").into());
+        }
+        info!(kept = stats.balance.kept, dropped = stats.balance.dropped, "drained");
+        Ok(())
+    })
+}
+
+/// The signals that end the process. SIGHUP is heard so that a closed terminal does not end it.
+pub(super) struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    hang_up: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    pub(super) fn listen() -> Result<Self, Failure> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// The name of the next signal that asks for the end.
+    pub(super) async fn end(&mut self) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.hang_up.recv() => warn!("a change of the configuration needs a restart"),
+            }
+        }
+    }
+}
