@@ -13,14 +13,14 @@
 mod workload;
 
 use std::process::{Command, ExitCode};
+use std::sync::Arc;
 
-use tailwater::buffer::{
-    Arriving, Batch, Buffer, Generation, Key, Moment, Now, SPAN_BYTES, Settings, TRACE_BYTES, Waits,
-};
-use tailwater::log::{Head, Memory, Record};
-use tailwater::otlp::{self, SpanFacts};
-use tailwater::sampler::Policies;
-use tailwater::trace::{Position, TenantId};
+use tailwater::buffer::{Buffer, Settings, Waits};
+use tailwater::log::Memory;
+use tailwater::pipeline::{Engine, Parts, SystemClock};
+use tailwater::sampler::{Policies, Slow};
+use tailwater::telemetry::Ledger;
+use uuid::Uuid;
 
 const INSTRUCTIONS_MAX: u64 = 3_700;
 const SPANS_PER_REQUEST: usize = 512;
@@ -60,74 +60,33 @@ fn count(requests: usize) -> u64 {
 fn take_in(requests: usize) {
     let mut generator = workload::Generator::new(1);
     let bodies: Vec<_> = (0..LONG).map(|_| generator.request(SPANS_PER_REQUEST)).collect();
-    let mut door = Door::new();
-    for (number, body) in bodies[..requests].iter().enumerate() {
-        door.receive(body, number as u64);
+    let engine = engine();
+    for body in &bodies[..requests] {
+        engine.receive("", body).unwrap();
     }
-    let counts = door.buffer.counts();
-    assert_eq!(counts.spans, (requests * SPANS_PER_REQUEST) as u64);
+    assert_eq!(engine.buffer.counts().spans, (requests * SPANS_PER_REQUEST) as u64);
 }
 
-/// What stands between the transport and the verdict.
-struct Door {
-    memory: Memory,
-    buffer: Buffer,
-    batch: Batch,
-    policies: Policies,
-}
-
-impl Door {
-    fn new() -> Self {
-        let settings = Settings {
-            waits: Waits { after_root_ms: 10_000, max_wait_ms: 60_000, hindsight_ms: 300_000 },
-            piece_bytes: 16 << 20,
-            remembered_max: 1_000,
-            hash_seed: 1,
-        };
-        let policies = "
-            - { name: errors, match: '{ status = error }', keep: 100% }
-            - { name: health-checks, match: '{ rootName =~ \"GET /(healthz|readyz)\" }', keep: 0% }
-            - { name: slow, slower_than: p95, keep: 100% }
-            - { name: rest, keep: 5% }";
-        let configs: Vec<_> = serde_saphyr::from_str(policies).unwrap();
-        Self {
-            memory: Memory::new(4 << 20, 1),
-            buffer: Buffer::new(&settings),
-            batch: Batch::default(),
-            policies: Policies::compile(&configs, 0).unwrap(),
-        }
-    }
-
-    /// One request, as the pipeline takes it in.
-    fn receive(&mut self, body: &[u8], now_ms: u64) {
-        let Self { memory, buffer, batch, policies } = self;
-        batch.clear();
-        otlp::scan(body, |span| {
-            let key = Key { trace: span.trace_id, tenant: TenantId(0) };
-            batch.push(buffer.route(key, arriving(span, policies)));
-        })
-        .unwrap();
-        let record = Record { arrival_ms: now_ms, tenant: "", kind: 1, more: false, member: 0, body };
-        let head = Head::new(&record).unwrap();
-        let at = memory.append(head.as_bytes(), body, now_ms).record.at;
-        let body_at = Position::new(at.segment, at.offset + head.as_bytes().len() as u32);
-        let now = Now { tick: Default::default(), ms: now_ms };
-        let moment = Moment { now, generation: Generation(0), age_ms: 0 };
-        let taken = buffer.insert(batch, body_at, moment, || ());
-        memory.charge(at.segment, taken.spans as usize * SPAN_BYTES + taken.traces as usize * TRACE_BYTES);
-    }
-}
-
-fn arriving(span: &SpanFacts<'_>, policies: &Policies) -> Arriving {
-    let randomness = if span.trace_state.is_empty() { None } else { otlp::ot(span.trace_state).rv };
-    Arriving {
-        trace: span.trace_id,
-        at: span.at,
-        len: span.len,
-        root: span.parent.is_none(),
-        bits: policies.fold(span),
-        start: span.start,
-        end: span.end,
-        randomness,
-    }
+/// What stands between the transport and the verdict, with the default policies and without files.
+fn engine() -> Engine {
+    let waits = Waits { after_root_ms: 10_000, max_wait_ms: 60_000, hindsight_ms: 300_000 };
+    let settings = Settings { waits, piece_bytes: 16 << 20, remembered_max: 1_000, hash_seed: 1 };
+    let policies = "
+        - { name: errors, match: '{ status = error }', keep: 100% }
+        - { name: health-checks, match: '{ rootName =~ \"GET /(healthz|readyz)\" }', keep: 0% }
+        - { name: slow, slower_than: p95, keep: 100% }
+        - { name: rest, keep: 5% }";
+    let configs: Vec<_> = serde_saphyr::from_str(policies).unwrap();
+    let policies = Policies::compile(&configs, 0).unwrap();
+    Engine::new(Parts {
+        memory: Arc::new(Memory::new(4 << 20, 1)),
+        buffer: Buffer::new(&settings),
+        slow: Slow::new(&policies.percentiles()),
+        ledger: Arc::new(Ledger::new(policies.names())),
+        policies,
+        clock: Arc::new(SystemClock::default()),
+        input: None,
+        max_wait_ms: waits.max_wait_ms,
+        instance: Uuid::nil(),
+    })
 }

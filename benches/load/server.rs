@@ -74,7 +74,7 @@ impl Server {
             accepted: sum(&metrics, "tailwater_receiver_accepted_spans_total"),
             kept: sum(&metrics, "tailwater_sampler_kept_spans_total"),
             dropped: sum(&metrics, "tailwater_sampler_dropped_spans_total"),
-            log_bytes: sum(&metrics, "tailwater_log_record_bytes"),
+            log_bytes: sum(&metrics, "tailwater_buffer_log_bytes"),
         }
     }
 
