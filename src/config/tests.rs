@@ -181,3 +181,42 @@ fn a_url_that_names_no_store_is_refused() {
     let refusal = refusal("exporters: { parquet: { url: \"gs://bucket\" } }");
     assert!(refusal.starts_with("t.yaml:1:30: ") && refusal.contains("not supported yet"), "{refusal}");
 }
+
+fn in_folder(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn the_reference_is_the_default() {
+    assert_eq!(config(&in_folder("reference.yaml")), Config::default());
+}
+
+#[test]
+fn the_reference_names_every_key() {
+    let reference = in_folder("reference.yaml");
+    let listed = "receivers: { otlp: { ? } }|receivers: { otlp: { grpc: { ? } } }|receivers: { otlp: { http: { ? } } }|\
+                  receivers: { otlp: { http: { cors: { ? } } } }|receivers: { otlp: { http: { tls: { ? } } } }|\
+                  receivers: { otlp: { auth: { ? } } }|data: { ? }|buffer: { ? }|policies: [{ ? }]|exporters: { ? }|\
+                  exporters: { parquet: { ? } }|exporters: { parquet: { roll: { ? } } }|\
+                  exporters: { parquet: { s3: { ? } } }|exporters: { otlp: [{ ? }] }|\
+                  exporters: { otlp: [{ tls: { ? } }] }|telemetry: { ? }|log: { ? }|?";
+    for section in listed.split('|') {
+        let refusal = refusal(&section.replace('?', "no_such_key_at_all: 1"));
+        let first = refusal.lines().next().unwrap();
+        let (_, keys) = first.split_once("expected ").unwrap_or_else(|| panic!("{refusal}"));
+        for key in keys.replace(" or ", ", ").split(", ").map(|key| key.trim_matches('"')) {
+            // A shadow policy is not supported yet.
+            assert!(key == "shadow" || reference.contains(key), "{key} of {section}");
+        }
+    }
+}
+
+#[test]
+fn the_other_files_load_without_a_warning() {
+    for name in ["tempo.yaml", "s3.yaml"] {
+        let loaded = inspect_with(&in_folder(name), Path::new(name), HashMap::new());
+        let loaded = loaded.unwrap_or_else(|error| panic!("{error}"));
+        assert!(loaded.warnings.is_empty(), "{name}: {:?}", loaded.warnings);
+    }
+}

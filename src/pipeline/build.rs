@@ -23,7 +23,7 @@ use super::keeper::{JudgeLoop, Judging, KeepLoop, Keeping, KeeperTallies};
 use super::metrics::PipelineMetrics;
 use super::recover::{self, Recovered};
 use super::state::{self, Saved, Snapshot};
-use super::{Addresses, LogThread, Pipeline};
+use super::{Addresses, Lock, LogThread, Pipeline};
 use crate::buffer::{self, Buffer, Waits};
 use crate::config::{self, Config, available_memory};
 use crate::exporter::otlp::Stop as ExporterStop;
@@ -73,7 +73,7 @@ struct Place {
     input: PathBuf,
     state: PathBuf,
     instance: Uuid,
-    lock: Box<dyn Send + Sync>,
+    lock: Lock,
 }
 
 pub(super) async fn build(config: Config, settings: Settings) -> anyhow::Result<Pipeline> {
@@ -98,7 +98,7 @@ pub(super) async fn build(config: Config, settings: Settings) -> anyhow::Result<
     let memory_limit = memory_limit(&config)?;
     let engine = engine(&config, &place, memory_limit, first, input, clock, seed)?;
     let budget = Arc::new(Budget::new(memory_limit, engine.memory.clone()));
-    let disk = Arc::new(DiskBudget::new(config.data.disk.as_u64()));
+    let disk = Arc::new(DiskBudget::new(config.data.disk.0));
     let tallies = Arc::new(KeeperTallies::default());
     let judge_tallies = Arc::new(JudgeTallies::default());
     let (snapshots, kept) = mpsc::channel::<Snapshot>();
@@ -193,7 +193,7 @@ impl Place {
             }
         };
         let place = |name| data.join(name);
-        Ok(Self { data: data.to_owned(), input: place("input"), state: place("state"), instance, lock })
+        Ok(Self { data: data.to_owned(), input: place("input"), state: place("state"), instance, lock: Lock(lock) })
     }
 }
 
@@ -245,7 +245,7 @@ fn open_outbox(
     let settings = outbox::Settings {
         data: place.data.clone(),
         roll_age_ms: roll.age.as_millis(),
-        roll_bytes: roll.size.as_u64(),
+        roll_bytes: roll.size.0,
         queue_bytes: QUEUE_BYTES,
         reserve_bytes: OUTBOX_RESERVE,
         attributes: SegmentAttributes { parquet_url: url, schema_version: parquet::SCHEMA_VERSION },
@@ -253,7 +253,7 @@ fn open_outbox(
         new_uuid: Uuid::new_v4,
     };
     let names = parquet.map(|_| parquet::EXPORTER.to_owned()).into_iter();
-    let names: Vec<String> = names.chain(config.exporters.otlp.iter().map(|otlp| otlp.name.clone())).collect();
+    let names: Vec<String> = names.chain(config.exporters.otlp.iter().map(|otlp| otlp.name.to_string())).collect();
     let (outbox, write_loop, found) =
         Outbox::open(storage.clone(), settings, &names, fatal).context("open the outbox")?;
     if found.cut_bytes > 0 {
@@ -368,7 +368,7 @@ fn start_exporters(
         }
     }
     for (number, otlp) in config.exporters.otlp.iter().enumerate() {
-        let name = otlp.name.clone();
+        let name = otlp.name.to_string();
         let tail = outbox.tail(&name).with_context(|| format!("exporter {name} has no cursor"))?;
         let exporter = otlp::Exporter::build(otlp, tail, seed.wrapping_add(number as u64))
             .with_context(|| format!("prepare exporter {name}"))?;

@@ -76,6 +76,15 @@ pub struct Operation {
 
 type LogThread = JoinHandle<Result<(), WriteFailed>>;
 
+/// The data directory is ours while this exists.
+struct Lock(#[expect(dead_code, reason = "dropped")] Box<dyn Send + Sync>);
+
+impl std::fmt::Debug for Lock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Lock")
+    }
+}
+
 /// A running instance.
 #[derive(Debug)]
 pub struct Pipeline {
@@ -96,7 +105,7 @@ pub struct Pipeline {
     outbox_thread: LogThread,
     failure: watch::Receiver<Option<String>>,
     /// Held until everything else is gone.
-    _lock: Box<dyn Send + Sync>,
+    _lock: Lock,
 }
 
 impl Pipeline {

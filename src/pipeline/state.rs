@@ -105,12 +105,14 @@ impl Snapshot {
         Self { low_water, outbox_covered, bytes }
     }
 
-    pub fn write(&self, disk: &dyn Storage, path: &Path) -> io::Result<()> {
+    /// Returns the size of the file.
+    pub fn write(&self, disk: &dyn Storage, path: &Path) -> io::Result<usize> {
         let mut file = Vec::with_capacity(self.bytes.len() + 8);
         file.extend_from_slice(&MAGIC);
         file.extend_from_slice(&crc32c::crc32c(&self.bytes).to_le_bytes());
         file.extend_from_slice(&self.bytes);
-        storage::write_new(disk, path, &file)
+        storage::write_new(disk, path, &file)?;
+        Ok(file.len())
     }
 }
 

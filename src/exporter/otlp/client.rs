@@ -42,7 +42,7 @@ pub struct Client {
 
 #[derive(Clone, Debug)]
 enum Wire {
-    Grpc(Connection),
+    Grpc(Box<Connection>),
     Http { client: reqwest::Client, url: Arc<str> },
 }
 
@@ -52,7 +52,7 @@ impl Client {
         use_ring();
         let tenant_header = config.tenant_header.as_ref().map(|key| header_name(key.as_str())).transpose()?;
         let wire = match config.protocol() {
-            Protocol::Grpc => Wire::Grpc(Connection::new(grpc_endpoint(config)?, config.compression)),
+            Protocol::Grpc => Wire::Grpc(Connection::new(grpc_endpoint(config)?, config.compression).into()),
             Protocol::Http => {
                 Wire::Http { client: http_client(config)?, url: config.endpoint.traces_url().into() }
             }
@@ -251,9 +251,11 @@ async fn read_answer(mut response: reqwest::Response) -> reqwest::Result<Bytes> 
     Ok(body.freeze())
 }
 
+type Encode = fn(&[Bytes]) -> std::io::Result<Vec<u8>>;
+
 /// Off the I/O workers: a batch takes tens of milliseconds.
 async fn compress(how: Compression, body: Vec<Bytes>) -> Result<(Option<HeaderValue>, Bytes)> {
-    let (name, encode): (_, fn(&[Bytes]) -> std::io::Result<Vec<u8>>) = match how {
+    let (name, encode): (_, Encode) = match how {
         Compression::None => return Ok((None, body.concat().into())),
         Compression::Gzip => ("gzip", gzip),
         Compression::Zstd => ("zstd", zstd),

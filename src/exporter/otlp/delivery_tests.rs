@@ -95,10 +95,10 @@ impl TraceService for Sink {
 }
 
 /// The same over HTTP: `answer` gives status and headers.
-async fn serve_http(
+fn http_routes(
     sink: Sink,
     answer: impl Fn(usize) -> (StatusCode, HeaderMap) + Clone + Send + Sync + 'static,
-) -> SocketAddr {
+) -> axum::Router {
     let handler = move |headers: HeaderMap, body: Bytes| async move {
         let body = match headers.get("content-encoding").map(|encoding| encoding.as_bytes()) {
             Some(b"gzip") => {
@@ -113,10 +113,28 @@ async fn serve_http(
         received.push((headers, ExportTraceServiceRequest::decode(body).unwrap()));
         answer(received.len() - 1).into_response()
     };
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    axum::Router::new().route("/v1/traces", axum::routing::post(handler))
+}
+
+async fn serve_http(routes: axum::Router) -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind(ANYWHERE).await.unwrap();
     let at = listener.local_addr().unwrap();
-    let router = axum::Router::new().route("/v1/traces", axum::routing::post(handler));
-    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
+    at
+}
+
+async fn serve_https(routes: axum::Router, pki: &Pki) -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind(ANYWHERE).await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(pki.https_server()));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(stream) = acceptor.accept(stream).await else { continue };
+            let service = hyper_util::service::TowerToHyperService::new(routes.clone());
+            let io = hyper_util::rt::TokioIo::new(stream);
+            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(io, service));
+        }
+    });
     at
 }
 
@@ -296,14 +314,14 @@ async fn headers_tenant_and_compression_go_with_a_request() {
 async fn http_honours_retry_after_and_carries_the_same() {
     for compression in ["none", "gzip", "zstd"] {
         let sink = Sink::new(|_| taken());
-        let at = serve_http(sink.clone(), |n| match n {
+        let routes = http_routes(sink.clone(), |n| match n {
             0 => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 HeaderMap::from_iter([("retry-after".parse().unwrap(), 1.into())]),
             ),
             _ => (StatusCode::OK, HeaderMap::new()),
-        })
-        .await;
+        });
+        let at = serve_http(routes).await;
         let mut running = Running::start(&format!(
             "{{ name: a, endpoint: 'http://{at}', protocol: http, compression: {compression}, \
              tenant_header: X-Scope-OrgID, headers: {{ Authorization: Bearer abc }} }}"
@@ -325,7 +343,8 @@ async fn http_honours_retry_after_and_carries_the_same() {
 #[tokio::test]
 async fn an_http_refusal_is_final() {
     let sink = Sink::new(|_| taken());
-    let at = serve_http(sink.clone(), |_| (StatusCode::BAD_REQUEST, HeaderMap::new())).await;
+    let routes = http_routes(sink.clone(), |_| (StatusCode::BAD_REQUEST, HeaderMap::new()));
+    let at = serve_http(routes).await;
     let mut running = Running::start(&format!("{{ name: a, endpoint: 'http://{at}', protocol: http }}"));
     running.append("", &["one"]);
     let metrics = running.drain().await;
@@ -364,32 +383,58 @@ impl Pki {
             .identity(Identity::from_pem(read("cert.pem"), read("key.pem")))
             .client_ca_root(tonic::transport::Certificate::from_pem(read("ca.pem")))
     }
+
+    /// Asks for a client's certificate, as the other.
+    fn https_server(&self) -> rustls::ServerConfig {
+        use rustls::pki_types::pem::PemObject;
+        use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+        let certificate = |name: &str| CertificateDer::from_pem_file(self.path().join(name)).unwrap();
+        let mut authorities = rustls::RootCertStore::empty();
+        authorities.add(certificate("ca.pem")).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let clients =
+            rustls::server::WebPkiClientVerifier::builder_with_provider(authorities.into(), provider.clone());
+        rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(clients.build().unwrap())
+            .with_single_cert(
+                vec![certificate("cert.pem")],
+                PrivateKeyDer::from_pem_file(self.path().join("key.pem")).unwrap(),
+            )
+            .unwrap()
+    }
 }
 
 #[tokio::test]
 async fn tls_proves_both_ends() {
     let pki = Pki::new();
     let sink = Sink::new(|_| taken());
-    let (at, _) = sink.serve(ANYWHERE.parse().unwrap(), Some(pki.server())).await;
-    let (port, dir) = (at.port(), pki.path().display());
-    let mut running = Running::start(&format!(
-        "{{ name: a, endpoint: 'https://localhost:{port}', tls: {{ ca_file: {dir}/ca.pem, \
-         cert_file: {dir}/cert.pem, key_file: {dir}/key.pem }} }}"
-    ));
-    running.append("", &["one"]);
-    assert_eq!(running.drain().await.delivered(), 1);
-    assert_eq!(sink.names(), ["one"]);
+    let (grpc, _) = sink.serve(ANYWHERE.parse().unwrap(), Some(pki.server())).await;
+    let http = serve_https(http_routes(sink.clone(), |_| (StatusCode::OK, HeaderMap::new())), &pki).await;
+    let dir = pki.path().display();
+    for (protocol, port) in [("grpc", grpc.port()), ("http", http.port())] {
+        let mut running = Running::start(&format!(
+            "{{ name: a, endpoint: 'https://localhost:{port}', protocol: {protocol}, tls: {{ \
+             ca_file: {dir}/ca.pem, cert_file: {dir}/cert.pem, key_file: {dir}/key.pem }} }}"
+        ));
+        running.append("", &[protocol]);
+        assert_eq!(running.drain().await.delivered(), 1);
+    }
+    assert_eq!(sink.names(), ["grpc", "http"]);
 }
 
 #[tokio::test]
 async fn a_server_that_nobody_vouches_for_gets_nothing() {
     let (pki, stranger) = (Pki::new(), Pki::new());
     let sink = Sink::new(|_| taken());
-    let (at, _) = sink.serve(ANYWHERE.parse().unwrap(), Some(pki.server())).await;
-    let (port, dir) = (at.port(), stranger.path().display());
-    for protocol in ["grpc", "http"] {
+    let (grpc, _) = sink.serve(ANYWHERE.parse().unwrap(), Some(pki.server())).await;
+    let http = serve_https(http_routes(sink.clone(), |_| (StatusCode::OK, HeaderMap::new())), &pki).await;
+    let dir = stranger.path().display();
+    for (protocol, port) in [("grpc", grpc.port()), ("http", http.port())] {
         let mut running = Running::start(&format!(
-            "{{ name: a, endpoint: 'https://localhost:{port}', protocol: {protocol}, tls: {{ ca_file: {dir}/ca.pem }} }}"
+            "{{ name: a, endpoint: 'https://localhost:{port}', protocol: {protocol}, \
+             tls: {{ ca_file: {dir}/ca.pem }} }}"
         ));
         running.append("", &["one"]);
         while !running.metrics.is_down() {

@@ -32,9 +32,7 @@ use tokio::time::Instant;
 
 pub use backoff::Settings as BackoffSettings;
 pub use client::{Client, Transport};
-pub use config::{
-    Compression, Config, Endpoint, HeaderKey, HeaderText, Invalid, Name, Protocol, Timeout, TlsConfig,
-};
+pub use config::{Compression, Config, Endpoint, HeaderKey, HeaderText, Invalid, Name, Protocol, TlsConfig};
 pub use outcome::{Outcome, Wait};
 pub use queue::{Request, Settings};
 
