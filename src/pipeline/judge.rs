@@ -206,8 +206,7 @@ impl Judge {
     fn send(&self, shard: usize, candidate: &Candidate, sent: &Sent, policy: PolicyId, now: Now) {
         let reachable = self.engine.buffer.reachable(shard, candidate);
         let old = reachable.first_unjudged as u64;
-        let bodies: Vec<Located> =
-            reachable.spans.iter().filter_map(|span| self.located(*span)).collect();
+        let bodies: Vec<Located> = reachable.spans.iter().filter_map(|span| self.located(*span)).collect();
         let parcel = Parcel {
             candidate,
             sent,

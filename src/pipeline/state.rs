@@ -58,7 +58,9 @@ pub struct SavedTrace {
 pub enum StateError {
     #[error("read {path}: {source}")]
     Read { path: PathBuf, source: io::Error },
-    #[error("{path} is of format {found}; this version reads up to {FORMAT}: it was written by a later version")]
+    #[error(
+        "{path} is of format {found}; this version reads up to {FORMAT}: it was written by a later version"
+    )]
     Later { path: PathBuf, found: u32 },
 }
 
@@ -174,8 +176,8 @@ impl Names {
 
 /// Reads a state file. None: there is none, or it is damaged; the caller says which with `damaged`.
 pub fn read(disk: &dyn Storage, path: &Path, damaged: &mut bool) -> Result<Option<Saved>, StateError> {
-    let file = storage::read_all(disk, path)
-        .map_err(|source| StateError::Read { path: path.to_owned(), source })?;
+    let file =
+        storage::read_all(disk, path).map_err(|source| StateError::Read { path: path.to_owned(), source })?;
     let Some(file) = file else { return Ok(None) };
     let Some(state) = decode(&file) else {
         *damaged = true;
