@@ -28,17 +28,31 @@ pub(super) struct KeptMemory {
     traces: HashMap<Key, Remembered, foldhash::fast::RandomState>,
     order: VecDeque<(u64, Key)>,
     max: usize,
+    /// While a log is read again every trace that an earlier life has sent must be known, whatever the bound.
+    unbounded: bool,
 }
 
 impl KeptMemory {
     pub(super) fn new(max: usize) -> Self {
-        Self { traces: HashMap::default(), order: VecDeque::new(), max }
+        Self { traces: HashMap::default(), order: VecDeque::new(), max, unbounded: true }
     }
 
     pub(super) fn remember(&mut self, trace: Remembered) {
         self.order.push_back((trace.judged_ms, trace.key));
         self.traces.insert(trace.key, trace);
-        while self.traces.len() > self.max || self.order.len() > 2 * self.max {
+        self.shrink();
+    }
+
+    /// The log has been read: from now on the bound holds.
+    pub(super) fn bound(&mut self) {
+        self.order.make_contiguous().sort_unstable_by_key(|(at, _)| *at);
+        self.unbounded = false;
+        self.shrink();
+        self.traces.shrink_to(self.max);
+    }
+
+    fn shrink(&mut self) {
+        while !self.unbounded && (self.traces.len() > self.max || self.order.len() > 2 * self.max) {
             self.forget_oldest();
         }
     }
@@ -90,9 +104,21 @@ mod tests {
     #[test]
     fn the_oldest_goes_at_the_bound() {
         let mut memory = KeptMemory::new(2);
+        memory.bound();
         (1..=3).for_each(|n| memory.remember(kept(n, u64::from(n))));
         assert_eq!(memory.recall(&kept(1, 0).key, 5), None);
         assert_eq!(memory.recall(&kept(3, 0).key, 5), Some(kept(3, 3)));
+    }
+
+    #[test]
+    fn nothing_is_forgotten_before_the_log_has_been_read() {
+        let mut memory = KeptMemory::new(2);
+        (1..=9).rev().for_each(|n| memory.remember(kept(n, u64::from(n))));
+        assert_eq!(memory.iter().count(), 9);
+        memory.bound();
+        let mut left: Vec<u64> = memory.iter().map(|trace| trace.judged_ms).collect();
+        left.sort_unstable();
+        assert_eq!(left, [8, 9]);
     }
 
     #[test]
@@ -108,6 +134,7 @@ mod tests {
     #[test]
     fn what_was_kept_again_is_not_forgotten_by_its_older_mark() {
         let mut memory = KeptMemory::new(2);
+        memory.bound();
         memory.remember(kept(1, 1));
         memory.remember(kept(1, 2));
         memory.remember(kept(2, 3));

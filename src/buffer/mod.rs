@@ -240,10 +240,15 @@ impl Buffer {
         }
     }
 
-    /// Remembers what an earlier life of the process has kept.
+    /// Remembers what an earlier life of the process has kept, all of it until [`Self::recovered`].
     pub fn remember(&self, trace: Remembered) {
         let (shard, _) = split(self.hasher.hash_one(trace.key));
         self.shard(shard).remember(trace);
+    }
+
+    /// The log has been read again: what is remembered is bounded from now on.
+    pub fn recovered(&self) {
+        (0..SHARDS).for_each(|shard| self.shard(shard).bound_kept());
     }
 
     /// Forgets kept traces older than a day.

@@ -521,6 +521,10 @@ impl Shard {
         self.kept.remember(trace);
     }
 
+    pub(super) fn bound_kept(&mut self) {
+        self.kept.bound();
+    }
+
     pub(super) fn expire(&mut self, now_ms: u64) {
         self.kept.expire(now_ms);
     }

@@ -92,7 +92,8 @@ impl Judging {
 
 impl JudgeLoop {
     fn run(self, orders: &Receiver<Order>) {
-        let mut state_due_ms = STATE_EVERY_MS;
+        // The first at once: what was recovered need not be recovered again.
+        let mut state_due_ms = 0;
         loop {
             match orders.recv_timeout(JUDGE_EVERY) {
                 Err(RecvTimeoutError::Timeout) => {}
