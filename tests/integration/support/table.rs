@@ -179,7 +179,7 @@ fn value_of(kind: Option<&str>, text: &str) -> Value {
         Some("b") => Value::BoolValue(text.parse().unwrap()),
         Some("bytes") => Value::BytesValue(STANDARD.decode(text).unwrap()),
         Some("json") => plain(&serde_json::from_str(text).unwrap()).unwrap(),
-        Some("otlp") => serde_json::from_str::<AnyValue>(text).unwrap().value.unwrap(),
+        Some("otlp") => otlp(&serde_json::from_str(text).unwrap()).unwrap(),
         Some(other) => panic!("a kind of value that nobody knows: {other}"),
     }
 }
@@ -203,6 +203,32 @@ fn plain(json: &Json) -> Option<Value> {
             };
             Value::KvlistValue(KeyValueList { values: pairs.iter().map(pair).collect() })
         }
+    })
+}
+
+/// An AnyValue of OTLP/JSON. opentelemetry-proto's serde does not know `NaN` and `Infinity`.
+fn otlp(json: &Json) -> Option<Value> {
+    let (kind, value) = json.as_object().unwrap().iter().next()?;
+    let values = || value["values"].as_array().into_iter().flatten();
+    let any = |json: &Json| AnyValue { value: otlp(json) };
+    let text = || value.as_str().unwrap();
+    Some(match kind.as_str() {
+        "stringValue" => Value::StringValue(text().to_owned()),
+        "boolValue" => Value::BoolValue(value.as_bool().unwrap()),
+        "intValue" => Value::IntValue(text().parse().unwrap()),
+        // Rust reads `Infinity` and `NaN` as protobuf writes them.
+        "doubleValue" => Value::DoubleValue(value.as_f64().unwrap_or_else(|| text().parse().unwrap())),
+        "bytesValue" => Value::BytesValue(STANDARD.decode(text()).unwrap()),
+        "arrayValue" => Value::ArrayValue(ArrayValue { values: values().map(any).collect() }),
+        "kvlistValue" => {
+            let pair = |pair: &Json| KeyValue {
+                key: pair["key"].as_str().unwrap().to_owned(),
+                value: pair.get("value").map(any),
+                ..KeyValue::default()
+            };
+            Value::KvlistValue(KeyValueList { values: values().map(pair).collect() })
+        }
+        other => panic!("no kind of AnyValue: {other}"),
     })
 }
 
