@@ -41,7 +41,7 @@ impl ByteSize {
         Self(n << 30)
     }
 
-    pub const fn bytes(self) -> u64 {
+    pub const fn as_u64(self) -> u64 {
         self.0
     }
 }
@@ -96,7 +96,7 @@ impl MemoryLimit {
     /// The limit in bytes where `available` bytes are all there is.
     pub fn of(self, available: u64) -> u64 {
         match self {
-            Self::Bytes(size) => size.bytes(),
+            Self::Bytes(size) => size.as_u64(),
             Self::Percent(percent) => {
                 (u128::from(available) * u128::from(percent.get()) / 100).try_into().unwrap_or(u64::MAX)
             }
