@@ -75,7 +75,7 @@ impl fmt::Display for ByteSize {
     /// The largest binary unit that leaves a whole number, so that what is printed reads back as the same.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let units = [("TiB", 1u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-        let whole = units.into_iter().find(|(_, scale)| self.0 >= *scale && self.0 % scale == 0);
+        let whole = units.into_iter().find(|(_, scale)| self.0 >= *scale && self.0.is_multiple_of(*scale));
         match whole {
             Some((unit, scale)) => write!(f, "{}{unit}", self.0 / scale),
             None => write!(f, "{}B", self.0),
@@ -190,7 +190,8 @@ impl fmt::Display for HumanDuration {
         let nanoseconds = self.0.as_nanos();
         let units =
             [("h", 3_600_000_000_000), ("m", 60_000_000_000), ("s", 1_000_000_000), ("ms", 1_000_000)];
-        let whole = units.into_iter().find(|(_, scale)| nanoseconds >= *scale && nanoseconds % scale == 0);
+        let whole =
+            units.into_iter().find(|(_, scale)| nanoseconds >= *scale && nanoseconds.is_multiple_of(*scale));
         match whole {
             Some((unit, scale)) => write!(f, "{}{unit}", nanoseconds / scale),
             None if nanoseconds == 0 => f.write_str("0s"),
