@@ -5,7 +5,12 @@
 //! request size are built with prost; from then on requests are copies of those with other trace IDs, at the speed of
 //! a copy.
 
-#![allow(unreachable_pub, dead_code, reason = "included by path wherever requests are needed")]
+#![allow(
+    unreachable_pub,
+    dead_code,
+    unused_imports,
+    reason = "included by path wherever requests are needed"
+)]
 
 use std::collections::HashMap;
 

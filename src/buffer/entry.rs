@@ -122,7 +122,7 @@ pub struct Arriving {
 }
 
 /// What was learned of a unit's duration, so that it can be corrected: see [`crate::sampler`].
-pub type Lesson = u64;
+pub type Lesson = [u64; 2];
 
 /// See the module.
 #[derive(Debug)]

@@ -414,6 +414,6 @@ fn no_request_overtakes_another_in_any_shard() {
 
 #[test]
 fn a_trace_costs_what_is_charged_for_it() {
-    assert!(TRACE_BYTES <= 208, "{TRACE_BYTES} bytes a trace");
+    assert!(TRACE_BYTES <= 216, "{TRACE_BYTES} bytes a trace");
     assert_eq!(SPAN_BYTES, 16);
 }

@@ -16,12 +16,12 @@ use uuid::Uuid;
 
 use super::cursor::{Cursor, Cursors};
 use super::metrics::{Amount, Lost, Metrics};
-use crate::log::grouped::{
-    AppendError, Appended, Found, Group, GroupItem, GroupLog, GroupReader, GroupRecord, GroupSettings,
-};
 use crate::log::segment::{self, SegmentInfo};
-use crate::log::writer::{Fatal, WriteFailed, WriteLoop};
-use crate::log::{ReadRecord, Storage};
+use crate::log::writer::Fatal;
+use crate::log::{
+    AppendError, Appended, Found, Group, GroupItem, GroupLog, GroupReader, GroupRecord, GroupSettings,
+    ReadRecord, Storage, WriteFailed, WriteLoop,
+};
 use crate::proto::{Piece, SegmentAttributes};
 use crate::trace::Position;
 
@@ -80,7 +80,7 @@ impl Subscription {
 
 #[derive(Debug)]
 pub struct Outbox {
-    log: GroupLog,
+    log: Arc<GroupLog>,
     storage: Arc<dyn Storage>,
     dir: PathBuf,
     cursors: Cursors,
@@ -119,7 +119,7 @@ impl Outbox {
         let subscribe =
             |cursor: &Arc<Cursor>| Subscription { cursor: cursor.clone(), metrics: Arc::default() };
         let subscriptions = cursors.iter().map(subscribe).collect();
-        let outbox = Self { log, storage, dir, cursors, subscriptions };
+        let outbox = Self { log: log.into(), storage, dir, cursors, subscriptions };
         outbox.count_pending()?;
         Ok((outbox, write_loop, found))
     }
@@ -176,7 +176,7 @@ impl Outbox {
     pub fn tail(&self, exporter: &str) -> Option<Tail> {
         let subscription = self.subscription(exporter)?.clone();
         let reader = self.log.reader(subscription.cursor.position());
-        Some(Tail { reader, subscription, tenants: HashSet::new() })
+        Some(Tail { log: self.log.clone(), reader, subscription, tenants: HashSet::new() })
     }
 
     /// Deletes the segments that nobody needs: all saved cursors are past them, and a saved state covers them.
@@ -190,6 +190,21 @@ impl Outbox {
             self.log.sealed().first().map_or(low.segment, |segment| segment.number.min(low.segment));
         let below = first_needed.min(self.log.written().segment);
         segment::delete_below(&*self.storage, &self.dir, below).map(drop)
+    }
+
+    /// Gives up the oldest sealed segment for the exporters that are not past it, which makes it deletable. What
+    /// waits in it is counted lost, even if it is under way just now. False: there is none. Blocks on the disk.
+    pub fn lose_oldest(&self) -> io::Result<bool> {
+        let Some(oldest) = self.log.sealed().into_iter().next() else { return Ok(false) };
+        let behind = Position::new(oldest.number + 1, 0);
+        for subscription in self.subscriptions().filter(|at| at.cursor.position() < behind) {
+            subscription.cursor.advance(behind);
+            let lost = subscription.metrics.passed(behind.segment, Lost::Evicted);
+            let exporter = subscription.cursor.exporter();
+            tracing::warn!(exporter, spans = lost.spans, "outbox is full, its oldest segment is given up");
+        }
+        self.save_cursors()?;
+        Ok(true)
     }
 
     fn count_appended(&self, kept: &[Kept<'_>], appended: Appended) {
@@ -247,6 +262,7 @@ pub fn recover(storage: Arc<dyn Storage>, data: &Path, from: Position) -> GroupR
 /// Reads pieces for one exporter, in order, each once.
 #[derive(Debug)]
 pub struct Tail {
+    log: Arc<GroupLog>,
     reader: GroupReader,
     subscription: Subscription,
     /// At most as many as the receiver lets in.
@@ -258,6 +274,11 @@ impl Tail {
     ///
     /// What cannot be read is stepped over and counted.
     pub fn read(&mut self, bytes: usize) -> io::Result<Vec<Parcel>> {
+        let cursor = self.subscription.cursor.position();
+        if cursor > self.position() {
+            // What lay between was given up for want of room.
+            self.reader = self.log.reader(cursor);
+        }
         let mut parcels = Vec::new();
         let mut size = 0;
         while size < bytes {
@@ -491,6 +512,27 @@ pub(super) mod tests {
         assert_eq!((metrics.delivered(), metrics.lost(Lost::Corrupt)), (14, 40));
         assert!(metrics.lost_bytes() > 400);
         assert_eq!(metrics.pending(), Amount::default());
+        bench.close();
+    }
+
+    #[test]
+    fn a_full_outbox_gives_up_its_oldest_segment_for_the_slowest_only() {
+        let mut bench = Bench::open(&SimDisk::new(1), &["fast", "slow"]);
+        bench.append("", &[3]);
+        let mut fast = bench.outbox.tail("fast").unwrap();
+        let mut slow = bench.outbox.tail("slow").unwrap();
+        let parcels = fast.read(1_000).unwrap();
+        settle(fast.subscription(), &parcels);
+        bench.outbox.log().seal();
+        bench.append("", &[4]);
+        assert!(bench.outbox.lose_oldest().unwrap());
+        assert_eq!(spans(&slow.read(1_000).unwrap()), [4]);
+        assert_eq!(spans(&fast.read(1_000).unwrap()), [4]);
+        let lost = |tail: &Tail| tail.subscription().metrics.lost(Lost::Evicted);
+        assert_eq!((lost(&fast), lost(&slow)), (0, 3));
+        bench.outbox.delete_settled(Position::MAX).unwrap();
+        assert!(bench.outbox.log().sealed().is_empty());
+        assert!(!bench.outbox.lose_oldest().unwrap());
         bench.close();
     }
 }

@@ -4,15 +4,16 @@
 //! request, and by a restart; sealed, it never changes. Readers see whole groups, never beyond what is
 //! written; of a group that was cut off or damaged they see nothing.
 
-use super::reader::{ReadItem, ReadRecord, SegmentReader};
+use super::group_reader::{GroupItem, GroupReader};
 use super::record::{Head, RECORD_MAX, Record, RecordTooLarge};
-use super::segment::{self, SEGMENT_HEADER, SegmentHeader, SegmentInfo, Unreadable};
+use super::segment::{self, SegmentHeader, SegmentInfo, Unreadable};
 use super::storage::{Open, Storage};
-use super::writer::{Fatal, Item, Settings, SyncMode, WriteFailed, WriteLoop, Writer};
+use super::write_loop::WriteLoop;
+use super::writer::{Fatal, Item, Settings, SyncMode, WriteFailed, Writer};
 use crate::trace::Position;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -356,205 +357,6 @@ impl Encoded {
     }
 }
 
-/// The records of one group, in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Group {
-    pub at: Position,
-    /// Where the next group begins: a cursor past this one.
-    pub end: Position,
-    pub records: Vec<ReadRecord>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum GroupItem {
-    Group(Group),
-    /// Bytes that are no whole group; `end` is a cursor past them.
-    Lost {
-        from: Position,
-        end: Position,
-        bytes: u64,
-    },
-}
-
-#[derive(Debug)]
-struct Current {
-    segment: SegmentReader,
-    /// It will not grow, and the reader's limit is its end.
-    complete: bool,
-}
-
-/// Yields whole groups in order.
-#[derive(Debug)]
-pub struct GroupReader {
-    storage: Arc<dyn Storage>,
-    dir: PathBuf,
-    at: Position,
-    frontier: watch::Receiver<Position>,
-    current: Option<Current>,
-    ready: VecDeque<GroupItem>,
-}
-
-impl GroupReader {
-    fn new(
-        storage: Arc<dyn Storage>,
-        dir: &Path,
-        from: Position,
-        frontier: watch::Receiver<Position>,
-    ) -> Self {
-        Self { storage, dir: dir.to_owned(), at: from, frontier, current: None, ready: VecDeque::new() }
-    }
-
-    /// Reads all groups of one sealed segment and nothing else.
-    pub fn segment(storage: Arc<dyn Storage>, segment: &SegmentInfo) -> Self {
-        let dir = segment.path.parent().unwrap_or(Path::new("")).to_owned();
-        let end = watch::Sender::new(Position::new(segment.number + 1, 0)).subscribe();
-        Self::new(storage, &dir, Position::new(segment.number, 0), end)
-    }
-
-    /// Reads every group in `dir` from `from` on, when nobody writes there.
-    pub fn recover(storage: Arc<dyn Storage>, dir: &Path, from: Position) -> Self {
-        Self::new(storage, dir, from, watch::Sender::new(Position::MAX).subscribe())
-    }
-
-    /// A cursor past everything yielded.
-    pub fn position(&self) -> Position {
-        self.at
-    }
-
-    /// The next group before the frontier; `None`: there is none yet.
-    #[allow(clippy::should_implement_trait, reason = "`None` is not the end")]
-    pub fn next(&mut self) -> io::Result<Option<GroupItem>> {
-        let frontier = *self.frontier.borrow_and_update();
-        loop {
-            if let Some(item) = self.ready.pop_front() {
-                self.at = item.end();
-                return Ok(Some(item));
-            }
-            if self.current.is_none() && !self.open_next(frontier)? {
-                return Ok(None);
-            }
-            let Some(current) = &mut self.current else { continue };
-            current.follow(frontier)?;
-            let Current { segment, complete } = current;
-            let complete = *complete;
-            match gather(segment, complete, &mut self.ready)? {
-                Gathered::Items => {}
-                Gathered::End if complete => {
-                    self.at = Position::new(segment.position().segment + 1, 0);
-                    self.current = None;
-                }
-                Gathered::End => return Ok(None),
-            }
-        }
-    }
-
-    /// Waits until the frontier moves; `false` when it never will.
-    pub async fn changed(&mut self) -> bool {
-        self.frontier.changed().await.is_ok()
-    }
-
-    /// Opens the segment at the cursor or the next that exists.
-    fn open_next(&mut self, frontier: Position) -> io::Result<bool> {
-        let next = segment::numbers(&*self.storage, &self.dir)?
-            .into_iter()
-            .map(|(number, _)| number)
-            .find(|number| *number >= self.at.segment);
-        let Some(number) = next.filter(|number| Position::new(*number, SEGMENT_HEADER as u32 - 1) < frontier)
-        else {
-            return Ok(false);
-        };
-        let (mut segment, _) = SegmentReader::open(&*self.storage, &self.dir, number)?;
-        if number == self.at.segment {
-            segment.skip_to(self.at.offset);
-        }
-        self.current = Some(Current { segment, complete: false });
-        Ok(true)
-    }
-}
-
-impl Current {
-    fn follow(&mut self, frontier: Position) -> io::Result<()> {
-        if self.complete {
-            return Ok(());
-        }
-        self.complete = self.segment.position().segment < frontier.segment;
-        match self.complete {
-            true => self.segment.limit_to_file(),
-            false => Ok(self.segment.limit_to(u64::from(frontier.offset))),
-        }
-    }
-}
-
-impl GroupItem {
-    /// A cursor past it.
-    pub fn end(&self) -> Position {
-        match self {
-            Self::Group(group) => group.end,
-            Self::Lost { end, .. } => *end,
-        }
-    }
-}
-
-enum Gathered {
-    Items,
-    End,
-}
-
-/// Reads up to the end of the next group into `ready`. In a segment that still grows, a group without its end is left for later.
-fn gather(
-    segment: &mut SegmentReader,
-    complete: bool,
-    ready: &mut VecDeque<GroupItem>,
-) -> io::Result<Gathered> {
-    let start = segment.position();
-    let mut lost_from = None;
-    let mut records: Vec<ReadRecord> = Vec::new();
-    while let Some(item) = segment.next()? {
-        let ReadItem::Record(record) = item else {
-            lost_from.get_or_insert(records.first().map_or(start, |first| first.at));
-            records.clear();
-            continue;
-        };
-        if record.member as usize != records.len() {
-            // Its group's beginning is lost, or it begins a group after one that lost its end.
-            lost_from.get_or_insert(records.first().map_or(record.at, |first| first.at));
-            records.clear();
-            if record.member != 0 {
-                continue;
-            }
-        }
-        let more = record.more;
-        records.push(record);
-        if !more {
-            push_group(records, lost_from, ready);
-            return Ok(Gathered::Items);
-        }
-    }
-    let end = segment.position();
-    if end == start {
-        return Ok(Gathered::End);
-    }
-    if !complete {
-        segment.seek(start.offset);
-        return Ok(Gathered::End);
-    }
-    ready.push_back(lost(start, end));
-    Ok(Gathered::Items)
-}
-
-fn push_group(records: Vec<ReadRecord>, lost_from: Option<Position>, ready: &mut VecDeque<GroupItem>) {
-    let (Some(first), Some(last)) = (records.first(), records.last()) else { return };
-    let (at, end) = (first.at, last.end);
-    if let Some(from) = lost_from {
-        ready.push_back(lost(from, at));
-    }
-    ready.push_back(GroupItem::Group(Group { at, end, records }));
-}
-
-fn lost(from: Position, end: Position) -> GroupItem {
-    GroupItem::Lost { from, end, bytes: u64::from(end.offset.saturating_sub(from.offset)) }
-}
-
 /// Cuts what is not a whole group off the end of the last segment, so that nothing half written is ever read;
 /// a segment without any group goes. Returns the bytes lost.
 fn cut_tail(storage: &Arc<dyn Storage>, dir: &Path) -> io::Result<u64> {
@@ -587,7 +389,7 @@ const _: () = assert!(RECORD_MAX as u64 <= GROUP_MAX);
 mod tests {
     use super::*;
     use crate::log::sim::SimDisk;
-    use crate::log::writer::Step;
+    use crate::log::write_loop::Step;
     use futures::FutureExt;
     use proptest::prelude::*;
     use std::sync::atomic::{AtomicU64, Ordering};
@@ -691,7 +493,24 @@ mod tests {
     }
 
     #[test]
-    fn a_sealed_segment_is_durable_and_the_live_one_once_synced() {
+    fn a_segment_that_is_listed_as_sealed_survives_a_loss_of_power() {
+        for seed in 0..50 {
+            let disk = SimDisk::new(seed);
+            let (log, mut write_loop, _) = open(&disk, settings());
+            log.append_group(&group(1, 2, 100), NOW).unwrap();
+            write_loop.step();
+            log.seal();
+            assert!(log.sealed().is_empty());
+            write_loop.step();
+            let sealed = log.sealed();
+            disk.crash();
+            assert_eq!(sealed, segment::segments(&disk, Path::new(DIR)).unwrap().readable, "seed {seed}");
+            assert_eq!(recovered(&disk), [(1, 2)], "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn the_live_segment_is_durable_once_synced() {
         for seed in 0..100 {
             let disk = SimDisk::new(seed);
             let (log, mut write_loop, _) = open(&disk, settings());
@@ -798,6 +617,27 @@ mod tests {
         disk.set_capacity(None);
         assert_eq!(write_loop.step(), Step::Worked);
         assert_eq!(recovered(&disk).len(), 21);
+    }
+
+    #[test]
+    fn a_sealed_file_gives_back_the_room_it_did_not_use() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir().unwrap();
+        let settings = GroupSettings { dir: dir.path().into(), reserve_bytes: 4 << 20, ..settings() };
+        let (log, mut write_loop, _) =
+            GroupLog::open(Arc::new(crate::log::Disk), settings, Box::new(|reason| panic!("{reason}")))
+                .unwrap();
+        for n in 1..=2 {
+            log.append_group(&group(n, 1, 1000), NOW).unwrap();
+            log.seal();
+            write_loop.step();
+        }
+        for info in log.sealed() {
+            let file = std::fs::metadata(&info.path).unwrap();
+            assert_eq!(file.len(), info.len);
+            assert!(file.blocks() * 512 < 1 << 20, "{} blocks", file.blocks());
+        }
+        assert_eq!(groups(&mut log.reader(Position::default())), [(1, 1), (2, 1)]);
     }
 
     #[test]

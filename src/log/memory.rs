@@ -148,6 +148,11 @@ impl Memory {
         self.bytes.load(Relaxed)
     }
 
+    /// Bytes of all live records alone.
+    pub fn wire_bytes(&self) -> usize {
+        self.live.read().segments.iter().map(|segment| segment.used()).sum()
+    }
+
     /// Live segments.
     pub fn len(&self) -> usize {
         self.live.read().segments.len()

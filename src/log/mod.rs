@@ -9,10 +9,13 @@
 //!   the loss of power.
 //! - A number is never used twice, so a position names one record for ever.
 //!
-//! Reading order: `record`, `segment`, `memory`, `writer`, `reader`, `grouped`; `storage` is the only
+//! Reading order: `record`, `segment`, `memory`, `writer`, `write_loop`, `reader`, `grouped`, `group_reader`; `storage` is the only
 //! way to a disk, `sim` its double for tests.
 
+pub mod group_reader;
 pub mod grouped;
+#[cfg(test)]
+mod measure;
 pub mod memory;
 pub mod reader;
 pub mod record;
@@ -20,15 +23,16 @@ pub mod segment;
 pub mod sim;
 pub mod storage;
 mod waiters;
+pub mod write_loop;
 pub mod writer;
 
-pub use grouped::{
-    AppendError, Appended, Found, Group, GroupItem, GroupLog, GroupReader, GroupRecord, GroupSettings,
-};
+pub use group_reader::{Group, GroupItem, GroupReader};
+pub use grouped::{AppendError, Appended, Found, GroupLog, GroupRecord, GroupSettings};
 pub use memory::{AppendedRecord, Memory, Segment, StoredRecord};
 pub use reader::{ReadItem, ReadRecord, Reader};
 pub use record::{Damage, Head, Parsed, Record, RecordTooLarge};
 pub use segment::{HeaderFault, SegmentHeader, SegmentInfo, Segments};
 pub use sim::SimDisk;
 pub use storage::{Disk, File, Open, Storage};
-pub use writer::{Settings, Step, SyncMode, WriteFailed, WriteLoop, Writer};
+pub use write_loop::{Step, WriteLoop};
+pub use writer::{Fatal, Settings, SyncMode, WriteFailed, Writer};

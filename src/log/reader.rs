@@ -16,6 +16,10 @@ use std::sync::Arc;
 /// Bytes that one read asks for at least.
 const CHUNK: usize = 256 << 10;
 
+/// Bytes that may be checksummed to find the next record. Senders choose what bodies hold, so a damaged one
+/// can be full of what looks like records; beyond this the rest of the segment is given up.
+const SEARCH_MAX: usize = 1 << 30;
+
 /// What stands at the next place in a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReadItem {
@@ -213,14 +217,18 @@ impl SegmentReader {
     fn step_over(&mut self) -> io::Result<ReadItem> {
         let from = self.position();
         let begin = self.at;
+        let mut searched = 0;
         self.advance(1);
-        while self.limit - self.at >= RECORD_HEADER as u64 {
+        while self.limit - self.at >= RECORD_HEADER as u64 && searched < SEARCH_MAX {
             self.fill(RECORD_HEADER)?;
             match find_magic(&self.buffer) {
                 Some(0) if self.whole_record()?.is_some() => {
                     return Ok(ReadItem::Damaged { from, bytes: self.at - begin });
                 }
-                Some(0) => self.advance(1),
+                Some(0) => {
+                    searched += record::claimed_len(&self.buffer).unwrap_or(0);
+                    self.advance(1);
+                }
                 Some(ahead) => self.advance(ahead),
                 None if self.buffer.is_empty() => break, // the file is shorter than the limit
                 None => self.advance((self.buffer.len() + 1).saturating_sub(MAGIC.len()).max(1)),

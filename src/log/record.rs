@@ -154,7 +154,7 @@ pub fn parse_checked(bytes: &[u8]) -> Result<Parsed<'_>, Damage> {
 }
 
 /// What the header says the record's length is; needs [`RECORD_HEADER`] bytes.
-pub(super) fn claimed_len(bytes: &[u8]) -> Result<usize, Damage> {
+pub fn claimed_len(bytes: &[u8]) -> Result<usize, Damage> {
     if bytes.len() < RECORD_HEADER {
         return Err(Damage::Short(RECORD_HEADER));
     }

@@ -35,6 +35,7 @@ pub trait Storage: Debug + Send + Sync {
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Replaces what has the name `to`.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Creates what is missing of the path, durably.
     fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
     /// Makes the names in `dir` durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
@@ -143,7 +144,13 @@ impl Storage for Disk {
     }
 
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        fs::create_dir_all(dir)
+        let missing: Vec<&Path> = dir.ancestors().take_while(|path| !path.exists()).collect();
+        fs::create_dir_all(dir)?;
+        for parent in missing.into_iter().filter_map(Path::parent) {
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            self.sync_dir(parent)?;
+        }
+        Ok(())
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
@@ -274,6 +281,14 @@ mod tests {
         assert!(Disk.try_lock(&path).unwrap().is_none());
         drop(held);
         assert!(Disk.try_lock(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn folders_are_created_with_all_that_is_missing_above_them() {
+        let dir = tempfile::tempdir().unwrap();
+        Disk.create_dir_all(&dir.path().join("a/b/c")).unwrap();
+        Disk.create_dir_all(&dir.path().join("a/b/c")).unwrap();
+        assert!(Disk.exists(&dir.path().join("a/b/c")).unwrap());
     }
 
     #[test]

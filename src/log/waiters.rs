@@ -135,3 +135,44 @@ impl Drop for Wait<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+
+    const START: Position = Position::new(1, 0);
+
+    #[test]
+    fn only_those_whom_the_frontier_reached_are_woken() {
+        let waiters = Waiters::new(START);
+        let (mut near, mut far) = (waiters.wait(Position::new(1, 100)), waiters.wait(Position::new(2, 60)));
+        assert!((&mut near).now_or_never().is_none() && (&mut far).now_or_never().is_none());
+        waiters.advance(Position::new(1, 100));
+        assert_eq!((&mut near).now_or_never(), Some(Ok(())));
+        assert!((&mut far).now_or_never().is_none());
+        assert_eq!(waiters.list.lock().waiting.len(), 1);
+    }
+
+    #[test]
+    fn one_who_gives_up_waiting_leaves_nothing_behind() {
+        let waiters = Waiters::new(START);
+        let mut wait = waiters.wait(Position::new(1, 100));
+        assert!((&mut wait).now_or_never().is_none() && (&mut wait).now_or_never().is_none());
+        assert_eq!(waiters.list.lock().waiting.len(), 1);
+        drop(wait);
+        assert!(waiters.list.lock().waiting.is_empty());
+    }
+
+    #[test]
+    fn who_comes_after_a_dismissal_waits_and_who_comes_after_the_end_does_not() {
+        let waiters = Waiters::new(START);
+        let mut before = waiters.wait(Position::new(1, 100));
+        waiters.dismiss();
+        assert_eq!((&mut before).now_or_never(), Some(Err(Dismissed)));
+        assert!(waiters.wait(Position::new(1, 100)).now_or_never().is_none());
+        waiters.end();
+        assert_eq!(waiters.wait(Position::new(1, 100)).now_or_never(), Some(Err(Dismissed)));
+        assert_eq!(waiters.wait(START).now_or_never(), Some(Ok(())));
+    }
+}

@@ -97,7 +97,7 @@ fn put_number(out: &mut Vec<u8>, key: u64, value: u64) {
 fn nested(rng: &mut Rng) -> Vec<u8> {
     let depth = 85 + rng.below(20);
     if rng.below(2) == 0 {
-        return [vec![0xa3, 0x06].repeat(depth), vec![0xa4, 0x06].repeat(depth)].concat();
+        return [[0xa3, 0x06].repeat(depth), [0xa4, 0x06].repeat(depth)].concat();
     }
     let mut value = Vec::new();
     for _ in 0..depth / 2 {
@@ -145,7 +145,7 @@ fn requests_as_senders_write_them_are_accepted() {
 #[test]
 fn nesting_is_refused_where_prost_refuses_it() {
     for groups in 90..105 {
-        let nested = [vec![0xa3, 0x06].repeat(groups), vec![0xa4, 0x06].repeat(groups)].concat();
+        let nested = [[0xa3, 0x06].repeat(groups), [0xa4, 0x06].repeat(groups)].concat();
         let outcome = check(&nested);
         assert_eq!(outcome, if groups <= 100 { Outcome::Accepted } else { Outcome::Refused }, "{groups}");
     }

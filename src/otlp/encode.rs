@@ -5,16 +5,16 @@
 //! that are not UTF-8.
 
 use std::borrow::Cow;
-use std::hash::{Hash, Hasher};
+use std::hash::BuildHasher;
 use std::ops::Range;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::{DefaultHashBuilder, HashSet, HashTable};
 
 use super::lossy::{self, Kind};
 use super::schema::{request, resource_spans, scope_spans, span};
 use super::tracestate::{self, ThEdit};
 use super::view::locate;
-use super::wire::{Fields, field_len, put_bytes, put_bytes_header};
+use super::wire::{Cursor, Fields, field_len, put_bytes, put_bytes_header};
 
 /// A span that leaves, in the request it came with.
 #[derive(Clone, Copy, Debug)]
@@ -48,15 +48,17 @@ pub fn piece(spans: &[PieceSpan<'_>], out: &mut Vec<u8>) {
 /// What is to be written: groups in order of first appearance, and the spans with the number of their scope.
 #[derive(Debug, Default)]
 struct Piece<'a> {
-    requests: HashSet<Header<'a>>,
-    resource_numbers: HashMap<Header<'a>, usize>,
-    scope_numbers: HashMap<(usize, Header<'a>), usize>,
+    hash: DefaultHashBuilder,
+    resource_numbers: HashTable<usize>,
+    scope_numbers: HashTable<usize>,
     resources: Vec<Group>,
     scopes: Vec<ScopeGroup>,
     spans: Vec<(usize, Source<'a>)>,
-    /// Bytes that are not copied from a request as they stand there.
-    rewritten: Vec<u8>,
-    /// Fields of requests beside their resources.
+    /// Headers, and spans that do not leave as they stand in their request.
+    bytes: Vec<u8>,
+    /// Distinct fields of requests beside their resources.
+    requests: HashSet<Vec<u8>>,
+    /// The same in order of first appearance.
     unknown: Vec<u8>,
     last: Option<Place<'a>>,
 }
@@ -64,7 +66,9 @@ struct Piece<'a> {
 /// A message that holds items, to be written with a header of its own fields.
 #[derive(Debug)]
 struct Group {
-    /// Of `Piece::rewritten`.
+    /// Its fields beside the items as they came: groups with equal ones are the same. Of `Piece::bytes`.
+    came: Range<usize>,
+    /// The same as they leave.
     header: Range<usize>,
     /// Header and items.
     len: usize,
@@ -79,6 +83,7 @@ struct ScopeGroup {
 #[derive(Debug)]
 enum Source<'a> {
     Request(&'a [u8]),
+    /// Of `Piece::bytes`.
     Rewritten(Range<usize>),
 }
 
@@ -112,55 +117,71 @@ impl<'a> Piece<'a> {
             self.add_request(span.body);
         }
         let located = locate(span.body, span.at)?;
-        let resource = self.resource(Header {
-            message: located.resource_spans.as_bytes(),
-            items: resource_spans::SCOPE_SPANS,
-        });
+        let resource = self.resource(located.resource_spans.as_bytes());
         let message = located.scope_spans.as_bytes();
-        let scope = self.scope(resource, Header { message, items: scope_spans::SPAN });
+        let scope = self.scope(resource, message);
         let start = message.as_ptr().addr() - span.body.as_ptr().addr();
         self.last = Some(Place { body: span.body, scope_spans: start..start + message.len(), scope });
         Some(scope)
     }
 
     /// Takes over what a request holds beside resources, once.
-    fn add_request(&mut self, body: &'a [u8]) {
-        let header = Header { message: body, items: request::RESOURCE_SPANS };
-        if header.fields().next().is_some() && self.requests.insert(header) {
-            header.fields().for_each(|field| self.unknown.extend_from_slice(field));
+    fn add_request(&mut self, body: &[u8]) {
+        let mut unknown = Vec::new();
+        copy_header(body, request::RESOURCE_SPANS, &mut unknown);
+        if !unknown.is_empty() && !self.requests.contains(&unknown) {
+            self.unknown.extend_from_slice(&unknown);
+            self.requests.insert(unknown);
         }
     }
 
-    fn resource(&mut self, header: Header<'a>) -> usize {
-        if let Some(&number) = self.resource_numbers.get(&header) {
+    fn resource(&mut self, message: &[u8]) -> usize {
+        let came = self.bytes.len();
+        copy_header(message, resource_spans::SCOPE_SPANS, &mut self.bytes);
+        let (header, known) =
+            (&self.bytes[came..], |number: &usize| &self.bytes[self.resources[*number].came.clone()]);
+        let hash = self.hash.hash_one(header);
+        if let Some(&number) = self.resource_numbers.find(hash, |number| known(number) == header) {
+            self.bytes.truncate(came);
             return number;
         }
-        let group = self.group(header, Kind::ResourceSpans);
+        let number = self.resources.len();
+        self.resource_numbers.insert_unique(hash, number, |number| self.hash.hash_one(known(number)));
+        let group = self.group(came, Kind::ResourceSpans);
         self.resources.push(group);
-        self.resource_numbers.insert(header, self.resources.len() - 1);
-        self.resources.len() - 1
+        number
     }
 
-    fn scope(&mut self, resource: usize, header: Header<'a>) -> usize {
-        if let Some(&number) = self.scope_numbers.get(&(resource, header)) {
+    fn scope(&mut self, resource: usize, message: &[u8]) -> usize {
+        let came = self.bytes.len();
+        copy_header(message, scope_spans::SPAN, &mut self.bytes);
+        let known = |number: &usize| {
+            let scope = &self.scopes[*number];
+            (scope.resource, &self.bytes[scope.group.came.clone()])
+        };
+        let header = (resource, &self.bytes[came..]);
+        let hash = self.hash.hash_one(header);
+        if let Some(&number) = self.scope_numbers.find(hash, |number| known(number) == header) {
+            self.bytes.truncate(came);
             return number;
         }
-        let group = self.group(header, Kind::ScopeSpans);
+        let number = self.scopes.len();
+        self.scope_numbers.insert_unique(hash, number, |number| self.hash.hash_one(known(number)));
+        let group = self.group(came, Kind::ScopeSpans);
         self.scopes.push(ScopeGroup { resource, group });
-        self.scope_numbers.insert((resource, header), self.scopes.len() - 1);
-        self.scopes.len() - 1
+        number
     }
 
-    fn group(&mut self, header: Header<'a>, kind: Kind) -> Group {
-        let start = self.rewritten.len();
-        header.fields().for_each(|field| self.rewritten.extend_from_slice(field));
-        if lossy::is_needed(kind, &self.rewritten[start..]) {
-            let replaced = lossy::replace(kind, &self.rewritten[start..]);
-            self.rewritten.truncate(start);
-            self.rewritten.extend_from_slice(&replaced);
+    /// A group whose header is what was appended from `came` on.
+    fn group(&mut self, came: usize, kind: Kind) -> Group {
+        let came = came..self.bytes.len();
+        let mut header = came.clone();
+        if lossy::is_needed(kind, &self.bytes[came.clone()]) {
+            let replaced = lossy::replace(kind, &self.bytes[came.clone()]);
+            self.bytes.extend_from_slice(&replaced);
+            header = came.end..self.bytes.len();
         }
-        let header = start..self.rewritten.len();
-        Group { len: header.len(), header }
+        Group { came, len: header.len(), header }
     }
 
     fn source(&mut self, message: &'a [u8], edit: ThEdit) -> Source<'a> {
@@ -171,9 +192,9 @@ impl<'a> Piece<'a> {
         } else {
             Cow::Borrowed(message)
         };
-        let start = self.rewritten.len();
-        splice_span(&utf8, edit, &mut self.rewritten);
-        Source::Rewritten(start..self.rewritten.len())
+        let start = self.bytes.len();
+        splice_span(&utf8, edit, &mut self.bytes);
+        Source::Rewritten(start..self.bytes.len())
     }
 
     fn write(mut self, out: &mut Vec<u8>) {
@@ -190,7 +211,7 @@ impl<'a> Piece<'a> {
         for spans in self.spans.chunk_by(|(left, _), (right, _)| resource_of(*left) == resource_of(*right)) {
             let group = &self.resources[resource_of(spans[0].0)];
             put_bytes_header(request::RESOURCE_SPANS, group.len, out);
-            out.extend_from_slice(&self.rewritten[group.header.clone()]);
+            out.extend_from_slice(&self.bytes[group.header.clone()]);
             for spans in spans.chunk_by(|(left, _), (right, _)| left == right) {
                 self.write_scope(&self.scopes[spans[0].0].group, spans, out);
             }
@@ -199,11 +220,11 @@ impl<'a> Piece<'a> {
 
     fn write_scope(&self, group: &Group, spans: &[(usize, Source<'_>)], out: &mut Vec<u8>) {
         put_bytes_header(resource_spans::SCOPE_SPANS, group.len, out);
-        out.extend_from_slice(&self.rewritten[group.header.clone()]);
+        out.extend_from_slice(&self.bytes[group.header.clone()]);
         for (_, source) in spans {
             let message = match source {
                 Source::Request(message) => message,
-                Source::Rewritten(range) => &self.rewritten[range.clone()],
+                Source::Rewritten(range) => &self.bytes[range.clone()],
             };
             put_bytes(scope_spans::SPAN, message, out);
         }
@@ -234,31 +255,27 @@ fn splice_span(message: &[u8], edit: ThEdit, out: &mut Vec<u8>) {
     }
 }
 
-/// The fields of a message beside its items: equal if they are the same bytes in the same order.
-#[derive(Clone, Copy, Debug)]
-struct Header<'a> {
-    message: &'a [u8],
-    /// Key of the fields that hold the items.
-    items: u32,
-}
-
-impl<'a> Header<'a> {
-    fn fields(self) -> impl Iterator<Item = &'a [u8]> {
-        Fields::new(self.message).filter(move |field| field.key != self.items).map(|field| field.raw)
-    }
-}
-
-impl PartialEq for Header<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        std::ptr::eq(self.message, other.message) || self.fields().eq(other.fields())
-    }
-}
-
-impl Eq for Header<'_> {}
-
-impl Hash for Header<'_> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.fields().for_each(|field| field.hash(state));
+/// Appends the fields of a message that do not hold its items.
+fn copy_header(message: &[u8], items: u32, out: &mut Vec<u8>) {
+    let mut cursor = Cursor::new(message);
+    let mut run = message;
+    loop {
+        let before = cursor.rest();
+        if cursor.key() == Ok(items) {
+            if run.len() > before.len() {
+                out.extend_from_slice(&run[..run.len() - before.len()]);
+            }
+            if cursor.bytes().is_err() {
+                return;
+            }
+            run = cursor.rest();
+        } else {
+            let mut field = Fields::new(before);
+            if field.next().is_none() {
+                return out.extend_from_slice(&run[..run.len() - before.len()]);
+            }
+            cursor = field.cursor();
+        }
     }
 }
 

@@ -1,4 +1,11 @@
 //! OTLP on the wire: scanned, read in place, spliced, written; never decoded.
+//!
+//! - [`scan()`] checks a request once and finds its spans: all that ingest needs.
+//! - [`view`] reads values in place: what conditions and Parquet need.
+//! - [`tracestate`] reads and edits `th` and `rv`, and says what a kept span weighs.
+//! - [`piece()`] writes the spans that leave, by copying.
+//!
+//! All of it is held against prost, by tests here and by the fuzz target in `tests/fuzz`.
 
 mod check;
 pub mod encode;

@@ -202,3 +202,75 @@ fn identity_fault(fields: &SpanFields<'_>) -> SpanFault {
         (len, _) => SpanFault::TraceIdLength(len),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+    use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
+    use prost::Message;
+
+    use super::*;
+
+    fn body(spans: Vec<Span>) -> Vec<u8> {
+        let scope_spans = vec![ScopeSpans { spans, ..Default::default() }];
+        let resource_spans = vec![ResourceSpans { scope_spans, ..Default::default() }];
+        ExportTraceServiceRequest { resource_spans }.encode_to_vec()
+    }
+
+    fn span(trace_id: &[u8], span_id: &[u8], parent: &[u8]) -> Span {
+        Span {
+            trace_id: trace_id.to_vec(),
+            span_id: span_id.to_vec(),
+            parent_span_id: parent.to_vec(),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_span_with_wrong_identifiers_is_stepped_over_and_said_why() {
+        for (wrong, reason) in [
+            (span(&[1; 15], &[2; 8], &[]), "trace_id has 15 bytes, expected 16"),
+            (span(&[0; 16], &[2; 8], &[]), "trace_id is all zero"),
+            (span(&[1; 16], &[2; 7], &[]), "span_id has 7 bytes, expected 8"),
+            (span(&[1; 16], &[0; 8], &[]), "span_id is all zero"),
+            (span(&[1; 16], &[2; 8], &[3; 9]), "parent_span_id has 9 bytes, expected 8 or none"),
+        ] {
+            let body = body(vec![wrong, span(&[1; 16], &[4; 8], &[])]);
+            let mut visited = Vec::new();
+            let scanned = scan(&body, |span| visited.push(span.span_id)).unwrap();
+            assert_eq!((scanned.spans, scanned.rejected), (1, 1));
+            assert_eq!(scanned.first_rejection.unwrap().to_string(), reason);
+            assert_eq!(visited, [SpanId([4; 8])]);
+        }
+    }
+
+    #[test]
+    fn a_parent_of_zeros_is_none() {
+        let body = body(vec![span(&[1; 16], &[2; 8], &[0; 8]), span(&[1; 16], &[2; 8], &[3; 8])]);
+        let mut parents = Vec::new();
+        scan(&body, |span| parents.push(span.parent)).unwrap();
+        assert_eq!(parents, [None, Some(SpanId([3; 8]))]);
+    }
+
+    #[test]
+    fn a_span_that_is_broken_inside_costs_itself_alone() {
+        let mut body = body(vec![span(&[1; 16], &[2; 8], &[]), span(&[1; 16], &[3; 8], &[])]);
+        // the last length in the request is that of the second span's id
+        let at = body.len() - 9;
+        body[at] = 9;
+        let scanned = scan(&body, |_| ()).unwrap();
+        assert_eq!((scanned.spans, scanned.rejected), (1, 1));
+        let expected = "a length that ends within the message";
+        assert_eq!(scanned.first_rejection, Some(SpanFault::Broken(Malformed { offset: at, expected })));
+    }
+
+    #[test]
+    fn a_request_that_is_broken_around_its_spans_is_refused_whole() {
+        let mut body = body(vec![span(&[1; 16], &[2; 8], &[])]);
+        body.extend_from_slice(&[0x0a, 0x05, 0x00]);
+        let malformed = scan(&body, |_| ()).unwrap_err();
+        let offset = body.len() - 2;
+        let expected = format!("at byte {offset}: expected a length that ends within the message");
+        assert_eq!(malformed.to_string(), expected);
+    }
+}

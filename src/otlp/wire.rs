@@ -49,7 +49,7 @@ impl Expected {
 /// Where in memory a message is broken, and how.
 ///
 /// The address is only ever subtracted from that of the request: that spares the cursor a second number to keep.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Fault {
     pub(super) address: usize,
     pub(super) expected: Expected,
@@ -240,6 +240,11 @@ impl<'a> Fields<'a> {
     #[inline]
     pub(super) fn new(message: &'a [u8]) -> Self {
         Self { cursor: Cursor::new(message) }
+    }
+
+    /// What is not read yet.
+    pub(super) fn cursor(&self) -> Cursor<'a> {
+        self.cursor
     }
 
     fn read(&mut self) -> Result<Field<'a>, Fault> {

@@ -10,10 +10,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
+use uuid::Uuid;
 
 use super::clock::Clock;
 use crate::buffer::{Arriving, Batch, Buffer, Generation, Key, Moment, Now, SPAN_BYTES, TRACE_BYTES, Taken};
-use crate::log::{Head, Memory, Record, Writer};
+use crate::log::{Head, Memory, Record, SegmentHeader, StoredRecord, Writer};
 use crate::otlp::{self, Malformed, SpanFacts};
 use crate::sampler::{Policies, Slow};
 use crate::telemetry::Ledger;
@@ -51,6 +52,8 @@ pub struct Engine {
     pub clock: Arc<dyn Clock>,
     /// None: `data.input: memory`.
     pub input: Option<Arc<Writer>>,
+    pub max_wait_ms: u64,
+    instance: Uuid,
     tenants: RwLock<Tenants>,
     /// Held from the place in the log to the first shard of the index: positions are handed out, written
     /// and indexed in one order.
@@ -87,7 +90,7 @@ thread_local! {
 
 impl Engine {
     pub fn new(parts: Parts) -> Self {
-        let Parts { memory, buffer, policies, slow, ledger, clock, input } = parts;
+        let Parts { memory, buffer, policies, slow, ledger, clock, input, max_wait_ms, instance } = parts;
         Self {
             memory,
             buffer,
@@ -97,6 +100,8 @@ impl Engine {
             tallies: Tallies::default(),
             clock,
             input,
+            max_wait_ms,
+            instance,
             tenants: RwLock::default(),
             order: Mutex::default(),
             indexed: AtomicU64::default(),
@@ -150,10 +155,12 @@ impl Engine {
         let record = Record { arrival_ms, tenant, kind: KIND_REQUEST, more: false, member: 0, body };
         let head = Head::new(&record).expect("messages and tenants are bounded before");
         self.ledger.accepted(batch.len() as u64);
+        self.ledger.buffered(batch.len() as u64);
         let order = self.order.lock();
         let appended = self.memory.append(head.as_bytes(), body, arrival_ms);
         if let Some(input) = &self.input {
-            input.append(&appended.record, appended.opened, arrival_ms);
+            let opened = appended.opened.then(|| self.header(appended.record.at.segment, arrival_ms));
+            input.append(appended.record.at, opened, appended.record.bytes.clone(), Bytes::new());
         }
         let at = appended.record.at;
         let body_at = Position::new(at.segment, at.offset + head.as_bytes().len() as u32);
@@ -164,20 +171,28 @@ impl Engine {
         end
     }
 
-    /// Indexes a record that a former life had accepted and that is in memory again at its old position.
-    pub fn replay(&self, at: Position, tenant: &str, body: &[u8], body_at: Position, now: Now, age_ms: u64) -> Taken {
-        let Ok(tenant) = self.tenant(tenant) else { return Taken::default() };
+    fn header(&self, number: u32, opened_ms: u64) -> SegmentHeader {
+        let uuid = Uuid::from_u64_pair(self.instance.as_u64_pair().0, u64::from(number));
+        SegmentHeader { number, uuid, opened_ms, attributes: Bytes::new() }
+    }
+
+    /// Indexes a record of a former life that is back in memory at its old place.
+    pub fn replay(&self, record: &StoredRecord, now: Now, age_ms: u64) -> Taken {
+        let Ok(parsed) = record.parse() else { return Taken::default() };
+        let Ok(tenant) = self.tenant(parsed.tenant) else { return Taken::default() };
+        let body = &record.bytes[parsed.body()];
         BATCH.with_borrow_mut(|batch| {
             let in_force = self.policies.load();
             if self.scan(tenant, body, &in_force.policies, batch).is_err() {
                 return Taken::default();
             }
+            let body_at = Position::new(record.at.segment, record.at.offset + parsed.body_at as u32);
             let moment = Moment { now, generation: in_force.generation, age_ms };
             let taken = self.buffer.insert(batch, body_at, moment, || ());
             self.ledger.recovered(u64::from(taken.spans));
-            self.charge(at.segment, taken);
-            let end = Position::new(body_at.segment, body_at.offset + body.len() as u32);
-            self.indexed.fetch_max(end.to_u64(), Ordering::AcqRel);
+            self.ledger.buffered(u64::from(taken.spans));
+            self.charge(record.at.segment, taken);
+            self.indexed.fetch_max(record.end().to_u64(), Ordering::AcqRel);
             taken
         })
     }
@@ -225,6 +240,9 @@ pub struct Parts {
     pub ledger: Arc<Ledger>,
     pub clock: Arc<dyn Clock>,
     pub input: Option<Arc<Writer>>,
+    pub max_wait_ms: u64,
+    /// Of the data directory.
+    pub instance: Uuid,
 }
 
 #[inline]

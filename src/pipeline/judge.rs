@@ -4,6 +4,7 @@
 //! while its spans came and by its root; the bytes of its other spans are read only if a condition asks for
 //! them, or if it is kept.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -12,10 +13,10 @@ use bytes::Bytes;
 use super::engine::{Engine, InForce};
 use super::piece::{self, Parcel};
 use crate::buffer::{Candidate, Judgement, Lesson, Moment, Now, SHARDS, Sent, Settlement, SpanRef};
-use crate::exporter::Outbox;
-use crate::otlp::{self, SpanView};
-use crate::sampler::{Operation, Unit, UnitSpan, UnitSpans};
-use crate::trace::{Decision, PolicyId, Position, Reason, WeightRule};
+use crate::exporter::outbox::{Kept, Outbox};
+use crate::otlp::{self, SpanView, ValueView};
+use crate::sampler::{Learned, OperationKey, Spans, Unit, UnitSpan};
+use crate::trace::{Decision, PolicyId, Reason, TenantId, WeightRule};
 
 /// Traces judged between two looks at a shard's lock.
 const ROUND: usize = 512;
@@ -125,9 +126,10 @@ impl Judge {
     ) -> (Settlement, Option<Lesson>) {
         self.tallies.judged(candidate);
         if let Some(sent) = candidate.sent.clone().filter(|_| candidate.judgement == Judgement::Follow) {
-            let policy = in_force.policies.id(&sent.policy);
-            self.send(shard, candidate, &sent, policy, now);
-            return (Settlement::Kept(sent), candidate.lesson);
+            let root = self.root_of(candidate);
+            let lesson = candidate.lesson.map(|lesson| self.corrected(lesson, root.as_ref(), candidate));
+            self.send(shard, candidate, &sent, in_force.policies.id(&sent.policy), now);
+            return (Settlement::Kept(sent), lesson);
         }
         let (decision, lesson) = self.decide(shard, candidate, in_force, now);
         let again = candidate.judgement == Judgement::Again;
@@ -159,17 +161,18 @@ impl Judge {
         in_force: &InForce,
         now: Now,
     ) -> (Decision, Option<Lesson>) {
-        let root = candidate.root.and_then(|root| self.located(root));
-        let root = root.as_ref().and_then(Located::unit_span);
+        let root = self.root_of(candidate);
+        let root_span = root.as_ref().and_then(Located::unit_span);
+        let names = root_span.as_ref().map(Operation::of);
         let tenant = candidate.key.tenant;
-        let operation = root.as_ref().map(|root| Operation::of(tenant, root));
-        let duration = root.as_ref().and_then(|root| duration_ns(&root.span, candidate.summary.latest_end));
+        let operation = names.as_ref().map(|names| names.key(tenant));
+        let duration = root.as_ref().and_then(|root| duration_ns(root, candidate));
         let reachable = ReachableSpans { judge: self, shard, candidate };
         let unit = Unit {
             bits: (candidate.summary.generation == in_force.generation).then_some(candidate.summary.bits),
             randomness: candidate.summary.randomness(candidate.key.trace),
-            root,
-            operation: operation.as_ref(),
+            root: root_span,
+            operation,
             duration,
             earliest_start: candidate.summary.earliest_start,
             latest_end: candidate.summary.latest_end,
@@ -177,21 +180,33 @@ impl Judge {
             dropped_by: candidate.dropped_by,
         };
         let decision = in_force.policies.judge(&unit, &self.engine.slow);
-        let lesson = match (&operation, duration) {
-            (Some(operation), Some(duration)) => {
-                self.engine.slow.learn(operation, duration, candidate.lesson, now.ms)
+        let lesson = match (candidate.lesson, operation, duration) {
+            (Some(lesson), ..) => Some(self.corrected(lesson, root.as_ref(), candidate)),
+            (None, Some(operation), Some(duration)) => {
+                Some(self.engine.slow.observe(operation, duration, now.ms).to_words())
             }
-            _ => candidate.lesson,
+            _ => None,
         };
         (decision, lesson)
+    }
+
+    /// The duration may have grown since it was learned.
+    fn corrected(&self, lesson: Lesson, root: Option<&Located>, candidate: &Candidate) -> Lesson {
+        match root.and_then(|root| duration_ns(root, candidate)) {
+            Some(duration) => self.engine.slow.correct(Learned::from_words(lesson), duration).to_words(),
+            None => lesson,
+        }
+    }
+
+    fn root_of(&self, candidate: &Candidate) -> Option<Located> {
+        candidate.root.and_then(|root| self.located(root))
     }
 
     /// Puts the pieces of a kept unit into the outbox, as one group.
     fn send(&self, shard: usize, candidate: &Candidate, sent: &Sent, policy: PolicyId, now: Now) {
         let reachable = self.engine.buffer.reachable(shard, candidate);
         let old = reachable.first_unjudged as u64;
-        let bodies: Vec<Located> =
-            reachable.spans.iter().filter_map(|span| self.located(*span)).collect();
+        let bodies: Vec<Located> = reachable.spans.iter().filter_map(|span| self.located(*span)).collect();
         let parcel = Parcel {
             candidate,
             sent,
@@ -207,7 +222,11 @@ impl Judge {
         ledger.unbuffered(u64::from(candidate.unjudged));
         self.tallies.inconsistent.fetch_add(packed.inconsistent, Relaxed);
         let tenant = self.engine.tenant_name(candidate.key.tenant);
-        self.outbox.append_group(&tenant, packed.pieces, now.ms);
+        let group: Vec<Kept<'_>> =
+            packed.pieces.iter().map(|piece| Kept { tenant: &tenant, piece }).collect();
+        if let Err(error) = self.outbox.append_group(&group, now.ms) {
+            tracing::error!(%error, "outbox takes nothing any more");
+        }
     }
 
     /// The request that holds a span.
@@ -248,20 +267,45 @@ struct ReachableSpans<'a> {
     candidate: &'a Candidate,
 }
 
-impl UnitSpans for ReachableSpans<'_> {
-    fn visit(&self, look: &mut dyn FnMut(&[UnitSpan<'_>])) {
+impl Spans for ReachableSpans<'_> {
+    fn any(&self, test: &mut dyn FnMut(&UnitSpan<'_>) -> bool) -> bool {
         let reachable = self.judge.engine.buffer.reachable(self.shard, self.candidate);
-        let located: Vec<Located> =
-            reachable.spans.iter().filter_map(|span| self.judge.located(*span)).collect();
-        let spans: Vec<UnitSpan<'_>> = located.iter().filter_map(Located::unit_span).collect();
-        look(&spans);
+        // Newest first: what is new is what an earlier judgement has not seen.
+        reachable.spans.iter().rev().any(|span| {
+            let located = self.judge.located(*span);
+            located.as_ref().and_then(Located::unit_span).is_some_and(|span| test(&span))
+        })
+    }
+}
+
+/// The names that an operation goes by.
+struct Operation<'a> {
+    service: Cow<'a, str>,
+    name: Cow<'a, str>,
+}
+
+impl<'a> Operation<'a> {
+    /// Of duplicate attributes the last counts.
+    fn of(root: &UnitSpan<'a>) -> Self {
+        let attributes = root.resource_spans.resource().attributes();
+        let services = attributes.filter(|attribute| attribute.key_bytes() == b"service.name");
+        let service = match services.last().map(|attribute| attribute.value()) {
+            Some(ValueView::String(name)) => String::from_utf8_lossy(name),
+            _ => Cow::Borrowed(""),
+        };
+        Self { service, name: root.span.name() }
+    }
+
+    fn key(&self, tenant: TenantId) -> OperationKey<'_> {
+        OperationKey { tenant, service: &self.service, name: &self.name }
     }
 }
 
 /// The larger of the root's own duration and the time from its start to the latest end; none without a start.
-fn duration_ns(root: &SpanView<'_>, latest_end: u64) -> Option<u64> {
+fn duration_ns(root: &Located, candidate: &Candidate) -> Option<u64> {
+    let root = SpanView::new(root.message());
     let start = root.start();
-    (start != 0).then(|| root.end().max(latest_end).saturating_sub(start))
+    (start != 0).then(|| root.end().max(candidate.summary.latest_end).saturating_sub(start))
 }
 
 fn moment(now: Now, in_force: &InForce) -> Moment {

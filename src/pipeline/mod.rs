@@ -1,10 +1,49 @@
-//! (in construction) The seam that the command line is written against.
+//! Builds the stages, connects them, recovers, drains: the only folder that knows them all.
+//!
+//! ```text
+//! receiver -> intake -> engine (scan, log, index) -> judge -> outbox -> exporters
+//!                          |                           |
+//!                       input log                 state, deletion (keeper)
+//! ```
+//!
+//! Threads: the runtime's workers receive and send; one judge; one keeper; one writer for each log. What
+//! ends a process comes to [`Pipeline::failed`]; a shutdown goes through the stages in the order of the flow.
+
+mod budget;
+mod build;
+mod clock;
+mod engine;
+mod intake;
+mod judge;
+mod keeper;
+mod metrics;
+mod piece;
+mod recover;
+mod disk;
+mod state;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
+use anyhow::{Context, anyhow};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
+use tracing::{info, warn};
+
+pub use build::Settings;
+pub use clock::{Clock, SystemClock};
+pub use engine::{Engine, MESSAGE_BYTES_MAX, Parts, Stored, Unstored};
+
 use crate::config::Config;
-use crate::telemetry::{Balance, PolicyCounts};
+use crate::exporter::otlp::Stop as ExporterStop;
+use crate::exporter::outbox::Outbox;
+use crate::log::WriteFailed;
+use crate::telemetry::ledger::{Balance, PolicyCounts};
+use crate::telemetry::{Ledger, Readiness};
+use keeper::{Judging, Keeping};
 
 /// Where a running instance listens.
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,16 +74,44 @@ pub struct Operation {
     pub threshold: Option<Duration>,
 }
 
+type LogThread = JoinHandle<Result<(), WriteFailed>>;
+
+/// The data directory is ours while this exists.
+struct Lock(#[expect(dead_code, reason = "dropped")] Box<dyn Send + Sync>);
+
+impl std::fmt::Debug for Lock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Lock")
+    }
+}
+
 /// A running instance.
 #[derive(Debug)]
 pub struct Pipeline {
     addresses: Addresses,
+    engine: Arc<Engine>,
+    outbox: Arc<Outbox>,
+    ledger: Arc<Ledger>,
+    readiness: Readiness,
+    intake: intake::Intake,
+    /// Dropped: the ports close.
+    receiving: watch::Sender<()>,
+    receivers: JoinSet<()>,
+    judging: Judging,
+    keeping: Keeping,
+    exporting: watch::Sender<ExporterStop>,
+    exporters: JoinSet<(String, bool)>,
+    input: Option<LogThread>,
+    outbox_thread: LogThread,
+    failure: watch::Receiver<Option<String>>,
+    /// Held until everything else is gone.
+    _lock: Lock,
 }
 
 impl Pipeline {
-    /// Opens every file, binds every port, recovers, and takes requests.
-    pub async fn build(_config: Config) -> anyhow::Result<Self> {
-        anyhow::bail!("the pipeline is in construction")
+    /// Opens every file, recovers, binds every port, and takes requests.
+    pub async fn build(config: Config) -> anyhow::Result<Self> {
+        build::build(config, Settings::default()).await
     }
 
     pub fn addresses(&self) -> Addresses {
@@ -52,21 +119,115 @@ impl Pipeline {
     }
 
     pub fn stats(&self) -> Stats {
-        Stats::default()
+        let policies = self.ledger.by_policy();
+        let exporters = self.outbox.subscriptions().map(|exporter| {
+            let metrics = &exporter.metrics;
+            (exporter.cursor.exporter().to_owned(), metrics.delivered(), metrics.pending().spans)
+        });
+        let operations = self.engine.slow.known().into_iter().map(|known| Operation {
+            service: known.service,
+            name: known.name.unwrap_or_else(|| "(other)".to_owned()),
+            observations: known.observations,
+            threshold: known.thresholds.first().map(|(_, ns)| Duration::from_nanos(*ns)),
+        });
+        Stats {
+            balance: self.ledger.balance(),
+            policies: policies.into_iter().map(|(name, counts)| (name.to_owned(), counts)).collect(),
+            operations: operations.collect(),
+            exporters: exporters.collect(),
+        }
     }
 
     /// Completes when the instance cannot go on.
     pub async fn failed(&self) -> anyhow::Error {
-        std::future::pending().await
+        let mut failure = self.failure.clone();
+        let reason = failure.wait_for(Option::is_some).await.map(|reason| reason.clone());
+        match reason {
+            Ok(reason) => anyhow!(reason.unwrap_or_default()),
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// Stops accepting, syncs, ends. What is not judged or delivered waits for the next start.
-    pub async fn shutdown(self, _deadline: Duration) -> anyhow::Result<()> {
-        Ok(())
+    pub async fn shutdown(mut self, within: Duration) -> anyhow::Result<()> {
+        let deadline = Instant::now() + within;
+        self.close_ports(deadline).await;
+        self.judging.stop().await?;
+        let half = Instant::now() + within / 2;
+        self.end_exporters(ExporterStop::Finish { deadline: half }, deadline).await;
+        self.close_logs().await
     }
 
     /// Stops accepting, judges everything, delivers everything, ends.
-    pub async fn drain(self, _deadline: Duration) -> anyhow::Result<Stats> {
-        Ok(Stats::default())
+    pub async fn drain(mut self, within: Duration) -> anyhow::Result<Stats> {
+        let deadline = Instant::now() + within;
+        self.close_ports(deadline).await;
+        self.judging.drain().await?;
+        let outbox = self.outbox.clone();
+        let sync = move || {
+            outbox.log().seal();
+            outbox.sync()
+        };
+        tokio::task::spawn_blocking(sync).await?.context("sync the outbox")?;
+        self.end_exporters(ExporterStop::Drain { deadline }, deadline).await;
+        let stats = self.stats();
+        self.close_logs().await?;
+        Ok(stats)
+    }
+
+    /// Requests under way may end.
+    async fn close_ports(&mut self, deadline: Instant) {
+        self.readiness.unready("shutting down");
+        self.intake.close();
+        let (closed, _) = watch::channel(());
+        drop(std::mem::replace(&mut self.receiving, closed));
+        let closing = async { while self.receivers.join_next().await.is_some() {} };
+        if timeout_at(deadline, closing).await.is_err() {
+            warn!("requests did not end in time");
+            self.receivers.abort_all();
+        }
+    }
+
+    async fn end_exporters(&mut self, how: ExporterStop, deadline: Instant) {
+        self.exporting.send_replace(how);
+        let ending = async {
+            while let Some(ended) = self.exporters.join_next().await {
+                match ended {
+                    Ok((_, true)) => {}
+                    Ok((exporter, false)) => info!(exporter, "spans wait for the next start"),
+                    Err(error) => warn!(%error, "an exporter ended badly"),
+                }
+            }
+        };
+        if timeout_at(deadline + Duration::from_secs(1), ending).await.is_err() {
+            self.exporters.abort_all();
+        }
+    }
+
+    /// A last state, then the logs.
+    async fn close_logs(self) -> anyhow::Result<()> {
+        let Self { keeping, engine, outbox, input, outbox_thread, .. } = self;
+        tokio::task::spawn_blocking(move || {
+            if let Some(writer) = &engine.input {
+                writer.sync_all().context("sync the input log")?;
+            }
+            keeping.finish(&engine)?;
+            if let Some(writer) = &engine.input {
+                writer.close();
+            }
+            outbox.log().close();
+            if let Some(thread) = input {
+                joined(thread).context("close the input log")?;
+            }
+            joined(outbox_thread).context("close the outbox")
+        })
+        .await?
+    }
+}
+
+fn joined(thread: LogThread) -> anyhow::Result<()> {
+    match thread.join() {
+        Ok(ended) => Ok(ended?),
+        Err(panic) => std::panic::resume_unwind(panic),
     }
 }

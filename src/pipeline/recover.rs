@@ -10,13 +10,13 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use prost::Message;
 use tracing::warn;
 
 use super::engine::{Engine, KIND_REQUEST};
 use super::state::{Saved, SavedTrace};
 use crate::buffer::{Sent, State as Life, Taken};
-use crate::log::{self, GroupItem, GroupReader, ReadItem, Reader, Segments, Storage};
+use crate::exporter::outbox;
+use crate::log::{GroupItem, ReadItem, Reader, Storage};
 use crate::proto;
 use crate::trace::{Position, Threshold, TraceId, WeightRule};
 
@@ -39,20 +39,20 @@ type Kept = HashMap<(Arc<str>, TraceId), SavedTrace>;
 /// Applies the outbox records behind the state.
 pub fn kept_since(
     disk: &Arc<dyn Storage>,
-    outbox: &Path,
+    data: &Path,
     saved: &mut Saved,
     recovered: &mut Recovered,
 ) -> io::Result<()> {
     let traces = std::mem::take(&mut saved.kept).into_iter();
     let mut kept: Kept = traces.map(|trace| ((trace.tenant.clone(), trace.trace), trace)).collect();
-    let mut reader = GroupReader::recover(disk.clone(), outbox, saved.outbox_covered);
+    let mut reader = outbox::recover(disk.clone(), data, saved.outbox_covered);
     while let Some(item) = reader.next()? {
         match item {
             GroupItem::Group(group) => {
-                for record in group.records {
-                    match proto::Piece::decode(record.body.clone()) {
-                        Ok(piece) => apply(&mut kept, &record.tenant, &piece),
-                        Err(_) => recovered.lost_bytes += record.body.len() as u64,
+                for record in &group.records {
+                    match outbox::read_piece(record) {
+                        Some(piece) => apply(&mut kept, &record.tenant, &piece),
+                        None => recovered.lost_bytes += record.bytes.len() as u64,
                     }
                 }
             }
@@ -90,37 +90,31 @@ fn apply(kept: &mut Kept, tenant: &str, piece: &proto::Piece) {
     }
 }
 
-/// Reads the input log from the low-water on. `relieve` is called after each record: memory may be short.
+/// Reads the input log in `dir` from the low-water on. `relieve` is called after each record: memory may be
+/// short.
 pub fn replay(
     engine: &Engine,
     disk: &Arc<dyn Storage>,
-    segments: &Segments,
+    dir: &Path,
     low_water: Position,
     recovered: &mut Recovered,
     mut relieve: impl FnMut(),
 ) -> io::Result<()> {
-    let max_wait_ms = engine.max_wait_ms;
     let now = engine.clock.now();
-    for segment in segments.readable.iter().filter(|segment| segment.number >= low_water.segment) {
-        let mut reader = Reader::segment(disk.as_ref(), segment)?;
-        while let Some(item) = reader.next()? {
-            match item {
-                ReadItem::Record(record) if record.end > low_water && record.kind == KIND_REQUEST => {
-                    let age_ms = now.ms.saturating_sub(record.arrival_ms).min(max_wait_ms);
-                    let stored = engine.memory.restore(record.at, record.bytes.clone(), record.arrival_ms);
-                    let taken = engine.replay(&stored, now, age_ms);
-                    recovered.add(taken);
-                    relieve();
-                }
-                ReadItem::Record(_) => {}
-                ReadItem::Damaged { bytes, .. } => recovered.lost_bytes += bytes,
-                ReadItem::TornTail { bytes, .. } => recovered.torn_bytes += bytes,
+    let mut reader = Reader::open(disk.clone(), dir, low_water)?;
+    while let Some(item) = reader.next()? {
+        match item {
+            ReadItem::Record(record) if record.kind == KIND_REQUEST => {
+                let age_ms = now.ms.saturating_sub(record.arrival_ms).min(engine.max_wait_ms);
+                let stored = engine.memory.restore(record.at, record.bytes, record.arrival_ms);
+                recovered.add(engine.replay(&stored, now, age_ms));
+                relieve();
             }
+            ReadItem::Record(_) => {}
+            ReadItem::Damaged { bytes, .. } => recovered.lost_bytes += bytes,
+            ReadItem::TornTail { bytes, .. } => recovered.torn_bytes += bytes,
+            ReadItem::BadHeader { segment, fault } => warn!(segment, %fault, "segment header cannot be read"),
         }
-    }
-    for unreadable in &segments.unreadable {
-        warn!(path = %unreadable.path.display(), fault = %unreadable.fault, "segment cannot be read");
-        recovered.lost_bytes += unreadable.len;
     }
     Ok(())
 }
@@ -130,9 +124,4 @@ impl Recovered {
         self.spans += u64::from(taken.spans);
         self.skipped += u64::from(taken.skipped);
     }
-}
-
-/// The number that the next segment of a log takes: above every file and everything known.
-pub fn next_segment(disk: &dyn Storage, dir: &Path, known: u32) -> io::Result<u32> {
-    log::segment::next_number(disk, dir, known)
 }

@@ -16,7 +16,7 @@ use super::engine::Engine;
 use crate::buffer::{Key, Remembered, Sent, State as Life};
 use crate::log::{Storage, storage};
 use crate::proto;
-use crate::sampler::Learned;
+use crate::sampler::slow::{Percentile, SketchSnapshot, SlowSnapshot, WindowSnapshot};
 use crate::trace::{Position, TenantId, Threshold, TraceId, WeightRule};
 
 /// The meaning of the file; a later one is refused.
@@ -36,7 +36,10 @@ pub struct Saved {
     pub input_segment: u32,
     pub outbox_segment: u32,
     pub kept: Vec<SavedTrace>,
-    pub learned: Learned,
+    pub learned: Vec<proto::Sketch>,
+    pub published_ms: u64,
+    /// What the numbers of tenants in `learned` stand for.
+    pub tenants: Vec<Arc<str>>,
 }
 
 /// A kept trace, its tenant by name.
@@ -55,7 +58,9 @@ pub struct SavedTrace {
 pub enum StateError {
     #[error("read {path}: {source}")]
     Read { path: PathBuf, source: io::Error },
-    #[error("{path} is of format {found}; this version reads up to {FORMAT}: it was written by a later version")]
+    #[error(
+        "{path} is of format {found}; this version reads up to {FORMAT}: it was written by a later version"
+    )]
     Later { path: PathBuf, found: u32 },
 }
 
@@ -71,9 +76,17 @@ impl Snapshot {
     /// `outbox_covered` was read before this is called.
     pub fn take(engine: &Engine, outbox_covered: Position, highest: Highest) -> Self {
         let frontier = engine.frontier();
-        let low_water = engine.buffer.low_water().map_or(frontier, |waiting| waiting.min(frontier));
+        let waiting = engine.buffer.low_water().map_or(frontier, |waiting| waiting.min(frontier));
+        // Of the record that holds the span.
+        let low_water = engine.memory.record_of(waiting).map_or(waiting, |record| record.at);
         let mut writer = StateWriter::default();
         engine.buffer.kept(|trace| writer.push(engine, &trace));
+        let learned = engine.slow.snapshot();
+        let sketches = learned.sketches.iter().map(|sketch| {
+            let tenant = writer.tenants.number(&engine.tenant_name(sketch.tenant));
+            sketch_to_proto(sketch, tenant)
+        });
+        let sketches = sketches.collect();
         let state = proto::State {
             format_version: FORMAT,
             written_at_ms: engine.clock.arrival_ms(),
@@ -83,7 +96,8 @@ impl Snapshot {
             outbox_segment: highest.outbox,
             policies: writer.policies.names,
             tenants: writer.tenants.names,
-            sketches: engine.slow.snapshot().into_proto(|tenant| engine.tenant_name(tenant)),
+            sketches,
+            thresholds_published_at_ms: learned.published_ms,
             ..proto::State::default()
         };
         let mut bytes = writer.body;
@@ -91,12 +105,14 @@ impl Snapshot {
         Self { low_water, outbox_covered, bytes }
     }
 
-    pub fn write(&self, disk: &dyn Storage, path: &Path) -> io::Result<()> {
+    /// Returns the size of the file.
+    pub fn write(&self, disk: &dyn Storage, path: &Path) -> io::Result<usize> {
         let mut file = Vec::with_capacity(self.bytes.len() + 8);
         file.extend_from_slice(&MAGIC);
         file.extend_from_slice(&crc32c::crc32c(&self.bytes).to_le_bytes());
         file.extend_from_slice(&self.bytes);
-        storage::write_new(disk, path, &file)
+        storage::write_new(disk, path, &file)?;
+        Ok(file.len())
     }
 }
 
@@ -160,8 +176,8 @@ impl Names {
 
 /// Reads a state file. None: there is none, or it is damaged; the caller says which with `damaged`.
 pub fn read(disk: &dyn Storage, path: &Path, damaged: &mut bool) -> Result<Option<Saved>, StateError> {
-    let file = storage::read_all(disk, path)
-        .map_err(|source| StateError::Read { path: path.to_owned(), source })?;
+    let file =
+        storage::read_all(disk, path).map_err(|source| StateError::Read { path: path.to_owned(), source })?;
     let Some(file) = file else { return Ok(None) };
     let Some(state) = decode(&file) else {
         *damaged = true;
@@ -208,7 +224,9 @@ fn saved(state: proto::State) -> Saved {
         outbox_covered: state.outbox_covered.unwrap_or_default().into(),
         input_segment: state.input_segment,
         outbox_segment: state.outbox_segment,
-        learned: Learned::from_proto(state.sketches),
+        learned: state.sketches,
+        published_ms: state.thresholds_published_at_ms,
+        tenants,
     }
 }
 
@@ -222,5 +240,58 @@ impl SavedTrace {
             judged_ms: self.judged_ms,
             through: self.through,
         }
+    }
+}
+
+impl Saved {
+    /// What was learned, with tenants numbered as in this process.
+    pub fn slow(&self, tenant: impl Fn(&str) -> Option<TenantId>) -> SlowSnapshot {
+        let sketches = self.learned.iter().filter_map(|sketch| {
+            let name = self.tenants.get(sketch.tenant as usize)?;
+            Some(sketch_from_proto(sketch, tenant(name)?))
+        });
+        SlowSnapshot { published_ms: self.published_ms, sketches: sketches.collect() }
+    }
+}
+
+fn sketch_to_proto(sketch: &SketchSnapshot, tenant: u32) -> proto::Sketch {
+    let window = |window: &WindowSnapshot| proto::Window {
+        buckets: window.buckets.iter().map(|(bucket, _)| u32::from(*bucket)).collect(),
+        counts: window.buckets.iter().map(|(_, count)| *count).collect(),
+    };
+    let thresholds = sketch.thresholds.iter().map(|(percentile, duration_ns)| proto::SlowThreshold {
+        percentile: percentile.thousandths(),
+        duration_ns: *duration_ns,
+    });
+    proto::Sketch {
+        tenant,
+        service: sketch.service.clone(),
+        name: sketch.name.clone(),
+        window: sketch.window,
+        current: Some(window(&sketch.current)),
+        previous: Some(window(&sketch.previous)),
+        grown: sketch.grown,
+        thresholds: thresholds.collect(),
+    }
+}
+
+fn sketch_from_proto(sketch: &proto::Sketch, tenant: TenantId) -> SketchSnapshot {
+    let window = |window: &Option<proto::Window>| {
+        let window = window.clone().unwrap_or_default();
+        let buckets = window.buckets.into_iter().filter_map(|bucket| u16::try_from(bucket).ok());
+        WindowSnapshot { buckets: buckets.zip(window.counts).collect() }
+    };
+    let thresholds = sketch.thresholds.iter().filter_map(|threshold| {
+        Some((Percentile::from_thousandths(threshold.percentile)?, threshold.duration_ns))
+    });
+    SketchSnapshot {
+        tenant,
+        service: sketch.service.clone(),
+        name: sketch.name.clone(),
+        window: sketch.window,
+        current: window(&sketch.current),
+        previous: window(&sketch.previous),
+        grown: sketch.grown,
+        thresholds: thresholds.collect(),
     }
 }

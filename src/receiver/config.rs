@@ -78,7 +78,29 @@ pub struct Tls {
 #[serde(deny_unknown_fields)]
 pub struct Auth {
     /// `Authorization: Bearer <token>` with one of these.
-    pub bearer_tokens: Vec<Token>,
+    pub bearer_tokens: Tokens,
+}
+
+/// Secrets, at least one.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Vec<Token>")]
+pub struct Tokens(Vec<Token>);
+
+impl Tokens {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Token> {
+        self.0.iter()
+    }
+}
+
+impl TryFrom<Vec<Token>> for Tokens {
+    type Error = &'static str;
+
+    fn try_from(tokens: Vec<Token>) -> Result<Self, Self::Error> {
+        if tokens.is_empty() {
+            return Err("expected at least one bearer token: without any, nobody could send");
+        }
+        Ok(Self(tokens))
+    }
 }
 
 /// A secret; shown as `***`.
@@ -157,7 +179,8 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_token_is_refused() {
+    fn tokens_that_would_let_nobody_in_are_refused() {
         assert!(read("auth: { bearer_tokens: [\"\"] }").is_err());
+        assert!(read("auth: { bearer_tokens: [] }").unwrap_err().contains("nobody"));
     }
 }

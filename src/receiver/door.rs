@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, header};
 
 use super::Rejection;
-use super::config::{Config, Token};
+use super::config::{Config, Tokens};
 
 /// The longest tenant, in bytes. It becomes part of paths.
 const TENANT_LEN_MAX: usize = 128;
@@ -11,7 +11,7 @@ const TENANT_LEN_MAX: usize = 128;
 /// What is asked of every request's headers, on both transports.
 #[derive(Debug)]
 pub(super) struct Door {
-    tokens: Option<Vec<Token>>,
+    tokens: Option<Tokens>,
     tenant: Option<HeaderName>,
 }
 
@@ -39,7 +39,7 @@ impl Door {
     }
 }
 
-fn check(tokens: &[Token], headers: &HeaderMap) -> Result<(), Rejection> {
+fn check(tokens: &Tokens, headers: &HeaderMap) -> Result<(), Rejection> {
     let (scheme, shown) = headers
         .get(header::AUTHORIZATION)
         .and_then(|value| value.as_bytes().split_at_checked("Bearer ".len()))
@@ -61,13 +61,9 @@ mod tests {
     use crate::receiver::config::Auth;
 
     fn door() -> Door {
+        let tokens = ["one", "two"].map(|token| token.to_owned().try_into().unwrap());
         Door::new(&Config {
-            auth: Some(Auth {
-                bearer_tokens: vec![
-                    "one".to_owned().try_into().unwrap(),
-                    "two".to_owned().try_into().unwrap(),
-                ],
-            }),
+            auth: Some(Auth { bearer_tokens: tokens.to_vec().try_into().unwrap() }),
             tenant_header: Some("X-Scope-OrgID".to_owned().try_into().unwrap()),
             ..Config::default()
         })

@@ -96,7 +96,9 @@ where
         }
         Err(rejection) => {
             reception.metrics.refused(transport, &rejection, received);
-            discard(body).await;
+            if rejection != Rejection::TooSlow {
+                discard(body).await;
+            }
             failure(transport, &rejection)
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! Promises:
 //!
-//! - Bytes are admitted by the [`Intake`] before they are buffered, compressed or not; what is refused is not read.
+//! - Bytes of the wire are admitted by the [`Intake`] before they are buffered, and what they decompress to before
+//!   anything waits; what is refused is not kept.
 //! - A request reaches the intake as one OTLP protobuf message of at most [`MESSAGE_MAX`] bytes, uninterpreted.
 //! - Every refusal is a [`Rejection`], and one table says what both transports answer.
 //! - Connections, streams, the time for a header and the time for a body are bounded.
@@ -100,6 +101,9 @@ pub async fn bind(config: &Config) -> Result<Bound, BindError> {
         Some(http) => Some(listen(&http.listen, http.tls.as_ref()).await?),
         None => None,
     };
+    if grpc.is_none() && http.is_none() {
+        return Err(BindError::Nothing);
+    }
     Ok(Bound { grpc, http, config: config.clone() })
 }
 

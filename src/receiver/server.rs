@@ -42,9 +42,9 @@ pub struct Settings {
     pub connections_max: usize,
     /// Requests at a time on one HTTP/2 connection.
     pub streams_max: u32,
-    /// The time for a TLS handshake, for an HTTP/1.1 header, and until the first request of a connection.
+    /// The time for a TLS handshake, and then until the first request of a connection.
     pub header_timeout: Duration,
-    /// A connection without a request for so long is closed.
+    /// A connection without a request for so long is closed; an HTTP/1.1 header that takes so long too.
     pub idle_timeout: Duration,
     /// The time that requests under way have to end when the server stops.
     pub grace: Duration,
@@ -92,6 +92,8 @@ impl Connections {
 pub enum BindError {
     #[error("listen on {address}: {source}")]
     Listen { address: String, source: io::Error },
+    #[error("receivers.otlp: grpc and http are both off, so nothing could be received")]
+    Nothing,
     #[error("{what} {path}: {source}")]
     Tls { what: &'static str, path: String, source: BoxError },
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tonic::Code;
 
 use super::support::{
-    Backend, Fault, Metrics, Random, Sender, Setup, Tailwater, Trace, eventually, long, request,
+    Backend, Fault, Metrics, Random, Sender, Setup, Tailwater, Trace, eventually, long, request, rows_below,
 };
 
 const KEEP_ALL: &str = "\n  - { name: all, keep: 100% }";
@@ -165,4 +165,32 @@ async fn a_backend_over_http_gets_the_same() {
     arrives(&backend, sent).await;
     let ledger = tailwater.judged().await;
     assert_exporter_balances(&tailwater.metrics().await, ledger.kept);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_and_the_tenant_reach_the_backend() {
+    let backend = Backend::start().await;
+    let keys = "headers: { Authorization: Bearer t0ken }, tenant_header: X-Scope-OrgID";
+    let setup =
+        Setup { policies: KEEP_ALL.to_owned(), tenant_header: Some("X-Scope-OrgID"), ..Setup::default() };
+    let setup = setup.forward_to("backend", &format!("endpoint: \"{}\", {keys}", backend.grpc()));
+    let mut tailwater = setup.start().await;
+    let mut random = Random(8);
+    for tenant in ["shop", "bank"] {
+        let traces: Vec<_> = (0..10).map(|_| Trace::new(&mut random)).collect();
+        Sender::to(&tailwater).with_header("x-scope-orgid", tenant).deliver(&request(&traces)).await;
+    }
+    arrives(&backend, 60).await;
+    let headers = backend.headers();
+    assert!(headers.iter().all(|headers| headers["authorization"] == "Bearer t0ken"));
+    let mut tenants: Vec<_> = headers.iter().map(|headers| headers["x-scope-orgid"].as_str()).collect();
+    tenants.sort_unstable();
+    tenants.dedup();
+    assert_eq!(tenants, ["bank", "shop"]);
+    tailwater.judged().await;
+    tailwater.drain().await;
+    for tenant in tenants {
+        let rows = rows_below(&tailwater.parquet().join(format!("tenant={tenant}")));
+        assert_eq!(rows.len(), 30, "{tenant}");
+    }
 }

@@ -1,5 +1,6 @@
 //! One request to a backend, over gRPC or HTTP: bytes go out as the outbox has them.
 
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -8,6 +9,7 @@ use anyhow::{Context, Result, anyhow};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use parking_lot::Mutex;
 use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
@@ -40,7 +42,7 @@ pub struct Client {
 
 #[derive(Clone, Debug)]
 enum Wire {
-    Grpc(tonic::client::Grpc<Channel>),
+    Grpc(Box<Connection>),
     Http { client: reqwest::Client, url: Arc<str> },
 }
 
@@ -50,7 +52,7 @@ impl Client {
         use_ring();
         let tenant_header = config.tenant_header.as_ref().map(|key| header_name(key.as_str())).transpose()?;
         let wire = match config.protocol() {
-            Protocol::Grpc => Wire::Grpc(grpc(config)?),
+            Protocol::Grpc => Wire::Grpc(Connection::new(grpc_endpoint(config)?, config.compression).into()),
             Protocol::Http => {
                 Wire::Http { client: http_client(config)?, url: config.endpoint.traces_url().into() }
             }
@@ -78,15 +80,62 @@ impl Client {
 impl Transport for Client {
     async fn send(&self, request: Request) -> Outcome {
         let headers = self.headers(&request.tenant);
-        let sent = async {
-            match &self.wire {
-                Wire::Grpc(client) => send_grpc(client.clone(), headers, request.body).await,
-                Wire::Http { client, url } => {
-                    send_http(client, url, headers, self.compression, request.body).await
-                }
+        match &self.wire {
+            Wire::Grpc(connection) => {
+                let (age, client) = connection.client();
+                let sent = send_grpc(client, headers, request.body);
+                tokio::time::timeout(self.timeout, sent).await.unwrap_or_else(|_| {
+                    connection.give_up(age);
+                    Outcome::timed_out(self.timeout)
+                })
             }
+            Wire::Http { client, url } => {
+                let sent = send_http(client, url, headers, self.compression, request.body);
+                tokio::time::timeout(self.timeout, sent)
+                    .await
+                    .unwrap_or_else(|_| Outcome::timed_out(self.timeout))
+            }
+        }
+    }
+}
+
+/// The connection of a gRPC client.
+///
+/// One that has not answered in time is not used again: it may lead to a machine that is gone, which TCP takes a
+/// quarter of an hour to notice. (HTTP/1 closes such a connection itself.)
+#[derive(Clone, Debug)]
+struct Connection {
+    endpoint: Endpoint,
+    compression: Compression,
+    /// With how many were given up before it. Held to clone or replace it.
+    current: Arc<Mutex<(u64, Channel)>>,
+}
+
+impl Connection {
+    fn new(endpoint: Endpoint, compression: Compression) -> Self {
+        let current = Arc::new(Mutex::new((0, endpoint.connect_lazy())));
+        Self { endpoint, compression, current }
+    }
+
+    fn client(&self) -> (u64, tonic::client::Grpc<Channel>) {
+        let (age, channel) = self.current.lock().clone();
+        let client = tonic::client::Grpc::new(channel)
+            .accept_compressed(CompressionEncoding::Gzip)
+            .accept_compressed(CompressionEncoding::Zstd);
+        let client = match self.compression {
+            Compression::None => client,
+            Compression::Gzip => client.send_compressed(CompressionEncoding::Gzip),
+            Compression::Zstd => client.send_compressed(CompressionEncoding::Zstd),
         };
-        tokio::time::timeout(self.timeout, sent).await.unwrap_or_else(|_| Outcome::timed_out(self.timeout))
+        (age, client)
+    }
+
+    /// Requests that fail together give up one connection.
+    fn give_up(&self, age: u64) {
+        let mut current = self.current.lock();
+        if current.0 == age {
+            *current = (age + 1, self.endpoint.connect_lazy());
+        }
     }
 }
 
@@ -106,23 +155,13 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).with_context(|| format!("read {}", path.display()))
 }
 
-fn grpc(config: &Config) -> Result<tonic::client::Grpc<Channel>> {
-    let mut endpoint = Endpoint::from_shared(config.endpoint.as_str().to_owned())?
+fn grpc_endpoint(config: &Config) -> Result<Endpoint> {
+    let endpoint = Endpoint::from_shared(config.endpoint.as_str().to_owned())?
         .user_agent(USER_AGENT)?
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_keepalive(Some(TCP_KEEPALIVE))
         .http2_adaptive_window(true);
-    if config.endpoint.is_tls() {
-        endpoint = endpoint.tls_config(grpc_tls(config)?)?;
-    }
-    let client = tonic::client::Grpc::new(endpoint.connect_lazy())
-        .accept_compressed(CompressionEncoding::Gzip)
-        .accept_compressed(CompressionEncoding::Zstd);
-    Ok(match config.compression {
-        Compression::None => client,
-        Compression::Gzip => client.send_compressed(CompressionEncoding::Gzip),
-        Compression::Zstd => client.send_compressed(CompressionEncoding::Zstd),
-    })
+    if config.endpoint.is_tls() { Ok(endpoint.tls_config(grpc_tls(config)?)?) } else { Ok(endpoint) }
 }
 
 fn grpc_tls(config: &Config) -> Result<ClientTlsConfig> {
@@ -143,6 +182,7 @@ fn http_client(config: &Config) -> Result<reqwest::Client> {
         .user_agent(USER_AGENT)
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_keepalive(TCP_KEEPALIVE)
+        .http1_only()
         .redirect(reqwest::redirect::Policy::none());
     if let Some(path) = &config.tls.ca_file {
         let authorities = reqwest::Certificate::from_pem_bundle(&read(path)?)
@@ -211,24 +251,27 @@ async fn read_answer(mut response: reqwest::Response) -> reqwest::Result<Bytes> 
     Ok(body.freeze())
 }
 
+type Encode = fn(&[Bytes]) -> std::io::Result<Vec<u8>>;
+
 /// Off the I/O workers: a batch takes tens of milliseconds.
 async fn compress(how: Compression, body: Vec<Bytes>) -> Result<(Option<HeaderValue>, Bytes)> {
-    let (name, level) = match how {
+    let (name, encode): (_, Encode) = match how {
         Compression::None => return Ok((None, body.concat().into())),
-        Compression::Gzip => ("gzip", flate2::Compression::fast()),
-        Compression::Zstd => ("zstd", flate2::Compression::none()),
+        Compression::Gzip => ("gzip", gzip),
+        Compression::Zstd => ("zstd", zstd),
     };
-    let compressed = tokio::task::spawn_blocking(move || match how {
-        Compression::Zstd => zstd::encode_all(body.concat().as_slice(), 1),
-        _ => gzip(&body, level),
-    });
-    let compressed = compressed.await.map_err(|error| anyhow!(error))?.context("compress a request")?;
-    Ok((Some(HeaderValue::from_static(name)), compressed.into()))
+    let encoded = tokio::task::spawn_blocking(move || encode(&body)).await.map_err(|error| anyhow!(error))?;
+    Ok((Some(HeaderValue::from_static(name)), encoded.context("compress a request")?.into()))
 }
 
-fn gzip(body: &[Bytes], level: flate2::Compression) -> std::io::Result<Vec<u8>> {
-    use std::io::Write;
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
+fn gzip(body: &[Bytes]) -> std::io::Result<Vec<u8>> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    body.iter().try_for_each(|chunk| encoder.write_all(chunk))?;
+    encoder.finish()
+}
+
+fn zstd(body: &[Bytes]) -> std::io::Result<Vec<u8>> {
+    let mut encoder = zstd::Encoder::new(Vec::new(), 1)?;
     body.iter().try_for_each(|chunk| encoder.write_all(chunk))?;
     encoder.finish()
 }

@@ -13,6 +13,8 @@
 mod backoff;
 mod client;
 mod config;
+#[cfg(test)]
+mod delivery_tests;
 mod feed;
 mod outcome;
 mod queue;
@@ -30,9 +32,7 @@ use tokio::time::Instant;
 
 pub use backoff::Settings as BackoffSettings;
 pub use client::{Client, Transport};
-pub use config::{
-    Compression, Config, Endpoint, HeaderKey, HeaderText, Invalid, Name, Protocol, Timeout, TlsConfig,
-};
+pub use config::{Compression, Config, Endpoint, HeaderKey, HeaderText, Invalid, Name, Protocol, TlsConfig};
 pub use outcome::{Outcome, Wait};
 pub use queue::{Request, Settings};
 

@@ -19,9 +19,9 @@ use parquet::file::writer::{SerializedPageWriter, SerializedRowGroupWriter, Trac
 use parquet::schema::types::ColumnDescPtr;
 
 use super::dictionary::Dictionary;
-use super::hybrid;
+use super::{delta, hybrid};
 
-/// Bytes of text that a page of plain values is cut near.
+/// Bytes of text that a page of joined values is cut near.
 const PAGE_BYTES: usize = 1 << 20;
 /// Longer values bound nothing: readers would carry them for every file they plan over.
 const BOUND_MAX: usize = 64;
@@ -38,7 +38,7 @@ pub(super) struct Levels {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Values<'a> {
     Numbered { dictionary: &'a Dictionary, numbers: &'a [u32] },
-    Plain { bytes: &'a [u8], starts: &'a [u32] },
+    Joined { bytes: &'a [u8], starts: &'a [u32] },
 }
 
 /// What else a chunk carries.
@@ -163,11 +163,12 @@ impl ChunkWriter {
                 hybrid::encode(&numbers[span.values.clone()], width, &mut self.raw);
                 Encoding::RLE_DICTIONARY
             }
-            Values::Plain { bytes, starts } => {
+            Values::Joined { bytes, starts } => {
                 let start = starts.get(span.values.start).map_or(bytes.len(), |&start| start as usize);
                 let end = starts.get(span.values.end).map_or(bytes.len(), |&end| end as usize);
+                delta::encode_lengths(&starts[span.values.clone()], end, &mut self.raw);
                 self.raw.extend_from_slice(&bytes[start..end]);
-                Encoding::PLAIN
+                Encoding::DELTA_LENGTH_BYTE_ARRAY
             }
         };
         let page = Page::DataPage {
@@ -202,7 +203,7 @@ impl Chunk<'_> {
     fn value_count(&self) -> usize {
         match self.values {
             Values::Numbered { numbers, .. } => numbers.len(),
-            Values::Plain { starts, .. } => starts.len(),
+            Values::Joined { starts, .. } => starts.len(),
         }
     }
 
@@ -210,7 +211,7 @@ impl Chunk<'_> {
     fn pages(&self, column: &ColumnDescPtr) -> Vec<Span> {
         let entries = self.levels.definition.len().max(self.value_count());
         let bytes = match self.values {
-            Values::Plain { bytes, .. } => bytes.len(),
+            Values::Joined { bytes, .. } => bytes.len(),
             Values::Numbered { .. } => 0,
         };
         if bytes <= PAGE_BYTES {
@@ -246,7 +247,7 @@ impl Chunk<'_> {
     fn metadata(&self, column: &ColumnDescPtr) -> ColumnChunkMetaDataBuilder {
         let encodings = match self.values {
             Values::Numbered { .. } => vec![Encoding::PLAIN, Encoding::RLE, Encoding::RLE_DICTIONARY],
-            Values::Plain { .. } => vec![Encoding::PLAIN, Encoding::RLE],
+            Values::Joined { .. } => vec![Encoding::RLE, Encoding::DELTA_LENGTH_BYTE_ARRAY],
         };
         let level = ZstdLevel::try_new(ZSTD_LEVEL).unwrap_or_default();
         let builder = ColumnChunkMetaData::builder(column.clone())

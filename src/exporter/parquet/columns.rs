@@ -257,7 +257,7 @@ impl<'a, 'w, W: Write + Send> Columns<'a, 'w, W> {
         let column = self.take_column()?;
         let values = match &texts.store {
             Store::Numbered(dictionary) => Values::Numbered { dictionary, numbers: &self.present },
-            Store::Plain(bytes) => Values::Plain { bytes, starts: &self.present },
+            Store::Joined(bytes) => Values::Joined { bytes, starts: &self.present },
         };
         let chunk = Chunk { rows: self.rows, levels: &self.levels, values, extras };
         self.chunks.write(&mut self.group, &column, chunk)

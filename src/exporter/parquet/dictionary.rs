@@ -31,8 +31,12 @@ impl Dictionary {
     #[cold]
     fn insert(&mut self, hash: u64, value: &[u8]) -> u32 {
         let number = self.starts.len() as u32;
-        self.starts.push(self.page.len() as u32);
-        append_plain(&mut self.page, value);
+        let start = self.page.len();
+        self.starts.push(start as u32);
+        self.page.extend_from_slice(&[0; 4]);
+        append_text(&mut self.page, value);
+        let len = (self.page.len() - start - 4) as u32;
+        self.page[start..start + 4].copy_from_slice(&len.to_le_bytes());
         let (page, starts, hasher) = (&self.page, &self.starts, &self.hasher);
         self.numbers.insert_unique(hash, number, |&other| hasher.hash_one(stored(page, starts, other)));
         number
@@ -64,14 +68,13 @@ fn stored<'a>(page: &'a [u8], starts: &[u32], number: u32) -> &'a [u8] {
     &page[start..end]
 }
 
-/// Appends `value` in Parquet's PLAIN encoding, as UTF-8 whatever it is.
+/// Appends `value`, as UTF-8 whatever it is.
 #[inline]
-pub(super) fn append_plain(page: &mut Vec<u8>, value: &[u8]) {
+pub(super) fn append_text(text: &mut Vec<u8>, value: &[u8]) {
     if simdutf8::basic::from_utf8(value).is_ok() {
-        page.extend_from_slice(&(value.len() as u32).to_le_bytes());
-        page.extend_from_slice(value);
+        text.extend_from_slice(value);
     } else {
-        append_plain(page, String::from_utf8_lossy(value).as_bytes());
+        text.extend_from_slice(String::from_utf8_lossy(value).as_bytes());
     }
 }
 

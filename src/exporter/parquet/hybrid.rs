@@ -18,13 +18,13 @@ pub(super) fn encode<T: Copy + Eq + Into<u32>>(values: &[T], width: u8, out: &mu
         let run = run_len(&values[at..]);
         let filled_up = at + (8 - (at - literals) % 8) % 8;
         if at + run >= filled_up + RUN_MIN {
-            pack(&values[literals..filled_up], width, out);
+            pack_groups(&values[literals..filled_up], width, out);
             repeat(values[at], at + run - filled_up, width, out);
             literals = at + run;
         }
         at += run;
     }
-    pack(&values[literals..], width, out);
+    pack_groups(&values[literals..], width, out);
 }
 
 #[inline]
@@ -39,13 +39,18 @@ fn repeat<T: Into<u32>>(value: T, times: usize, width: u8, out: &mut Vec<u8>) {
 }
 
 /// Groups of eight; the last is filled up with zeros.
-fn pack<T: Copy + Into<u32>>(values: &[T], width: u8, out: &mut Vec<u8>) {
+fn pack_groups<T: Copy + Into<u32>>(values: &[T], width: u8, out: &mut Vec<u8>) {
     if values.is_empty() {
         return;
     }
     let groups = values.len().div_ceil(8);
     varint((groups as u64) << 1 | 1, out);
-    let end = out.len() + groups * usize::from(width);
+    pack(values, groups * 8, width, out);
+}
+
+/// Values of `width` bits one after the other, lowest bit first, and zeros up to `places`, a multiple of eight.
+pub(super) fn pack<T: Copy + Into<u32>>(values: &[T], places: usize, width: u8, out: &mut Vec<u8>) {
+    let end = out.len() + places / 8 * usize::from(width);
     let (mut bits, mut held) = (0u64, 0u32);
     for &value in values {
         let value: u32 = value.into();
@@ -61,7 +66,7 @@ fn pack<T: Copy + Into<u32>>(values: &[T], width: u8, out: &mut Vec<u8>) {
     out.resize(end, 0);
 }
 
-fn varint(mut value: u64, out: &mut Vec<u8>) {
+pub(super) fn varint(mut value: u64, out: &mut Vec<u8>) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;

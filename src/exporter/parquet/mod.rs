@@ -7,6 +7,7 @@ mod attributes;
 mod chunk;
 mod columns;
 mod config;
+mod delta;
 mod dictionary;
 mod encode;
 mod hybrid;
@@ -15,6 +16,7 @@ mod row_group;
 pub mod schema;
 mod source;
 mod span;
+mod task;
 mod texts;
 mod upload;
 mod value;
@@ -24,4 +26,8 @@ pub use config::{Config, Roll, S3};
 pub use encode::{EncodeError, Summary, encode};
 pub use object::{Target, TargetError, name};
 pub use source::{Piece, PieceKey, Pieces, Segment};
+pub use task::{EXPORTER, Exporter, SCHEMA_VERSION};
 pub use upload::{OpenError, Store, UploadError};
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! Columns of text in the making.
 
-use super::dictionary::{Dictionary, append_plain};
+use super::dictionary::{Dictionary, append_text};
 
 /// Stands for a value that is not there.
 pub(super) const NULL: u32 = u32::MAX;
@@ -9,7 +9,7 @@ pub(super) const NULL: u32 = u32::MAX;
 #[derive(Debug)]
 pub(super) struct Texts {
     pub(super) store: Store,
-    /// One a value: its number in the dictionary, or where its plain form begins; or [`NULL`].
+    /// One a value: its number in the dictionary, or where it begins; or [`NULL`].
     pub(super) values: Vec<u32>,
 }
 
@@ -18,8 +18,8 @@ pub(super) struct Texts {
 pub(super) enum Store {
     /// For what repeats.
     Numbered(Dictionary),
-    /// For what does not: one after the other, nothing is looked up.
-    Plain(Vec<u8>),
+    /// For what does not: one after the other, and nothing is looked up.
+    Joined(Vec<u8>),
 }
 
 impl Texts {
@@ -27,8 +27,8 @@ impl Texts {
         Self { store: Store::Numbered(Dictionary::default()), values: Vec::new() }
     }
 
-    pub(super) fn plain() -> Self {
-        Self { store: Store::Plain(Vec::new()), values: Vec::new() }
+    pub(super) fn joined() -> Self {
+        Self { store: Store::Joined(Vec::new()), values: Vec::new() }
     }
 
     /// Stores `value` and says what stands for it.
@@ -36,9 +36,9 @@ impl Texts {
     pub(super) fn store(&mut self, value: &[u8]) -> u32 {
         match &mut self.store {
             Store::Numbered(dictionary) => dictionary.number(value),
-            Store::Plain(bytes) => {
+            Store::Joined(bytes) => {
                 let start = bytes.len() as u32;
-                append_plain(bytes, value);
+                append_text(bytes, value);
                 start
             }
         }
@@ -70,7 +70,7 @@ impl Texts {
         self.values.clear();
         match &mut self.store {
             Store::Numbered(dictionary) => dictionary.clear(),
-            Store::Plain(bytes) => bytes.clear(),
+            Store::Joined(bytes) => bytes.clear(),
         }
     }
 }

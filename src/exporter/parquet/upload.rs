@@ -7,12 +7,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
-use object_store::buffered::BufWriter;
 use object_store::path::Path as ObjectPath;
-use object_store::{ClientOptions, ObjectStore};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, WriteMultipart};
+use tokio::fs::File;
+use tokio::io::AsyncReadExt;
 
 use super::config::{Config, S3};
 use super::object::{Target, TargetError};
@@ -85,42 +85,61 @@ impl Store {
                     place: place.clone(),
                     reason: error.to_string(),
                 })?;
-                put(store.clone(), path, from).await.map_err(|error| error.into_upload_error(place, from))
+                put(store.as_ref(), &path, from).await.map_err(|error| error.into_upload_error(place, from))
             }
         }
     }
 }
 
-/// Bounded by [`PARTS`] parts and the one being read.
-async fn put(store: Arc<dyn ObjectStore>, path: ObjectPath, from: &Path) -> Result<(), PutError> {
-    let mut file = tokio::fs::File::open(from).await.map_err(PutError::Local)?;
-    let mut object = BufWriter::with_capacity(store, path, PART_BYTES).with_max_concurrency(PARTS);
-    let sent = send(&mut file, &mut object).await;
-    if sent.is_err() {
-        // Parts that nobody completes cost money until the bucket's own rules remove them.
-        let _ = object.abort().await;
+/// Memory: [`PARTS`] parts and the one being read.
+async fn put(store: &dyn ObjectStore, path: &ObjectPath, from: &Path) -> Result<(), PutError> {
+    let mut file = tokio::fs::File::open(from).await?;
+    if file.metadata().await?.len() <= PART_BYTES as u64 {
+        let object = read_part(&mut file).await?;
+        store.put(path, object.into()).await?;
+        return Ok(());
     }
-    sent
+    let upload = store.put_multipart(path).await?;
+    let mut parts = WriteMultipart::new_with_chunk_size(upload, PART_BYTES);
+    match send(&mut file, &mut parts).await {
+        Ok(()) => {
+            parts.finish().await?;
+            Ok(())
+        }
+        Err(error) => {
+            // Parts that nobody completes cost money until the bucket's own rules remove them.
+            let _ = parts.abort().await;
+            Err(error)
+        }
+    }
 }
 
-async fn send(file: &mut tokio::fs::File, object: &mut BufWriter) -> Result<(), PutError> {
+async fn send(file: &mut File, parts: &mut WriteMultipart) -> Result<(), PutError> {
     loop {
-        let mut part = BytesMut::with_capacity(PART_BYTES);
-        while part.len() < part.capacity() {
-            if file.read_buf(&mut part).await.map_err(PutError::Local)? == 0 {
-                break;
-            }
-        }
+        let part = read_part(file).await?;
         if part.is_empty() {
-            return object.shutdown().await.map_err(PutError::Store);
+            return Ok(());
         }
-        object.put(part.freeze()).await.map_err(|error| PutError::Store(error.into()))?;
+        parts.wait_for_capacity(PARTS).await?;
+        parts.put(part);
     }
 }
 
+/// The next [`PART_BYTES`] of the file; fewer at its end.
+async fn read_part(file: &mut File) -> io::Result<Bytes> {
+    let mut part = BytesMut::with_capacity(PART_BYTES);
+    while part.len() < PART_BYTES
+        && file.take((PART_BYTES - part.len()) as u64).read_buf(&mut part).await? > 0
+    {}
+    Ok(part.freeze())
+}
+
+#[derive(Debug, thiserror::Error)]
 enum PutError {
-    Local(io::Error),
-    Store(io::Error),
+    #[error(transparent)]
+    Local(#[from] io::Error),
+    #[error(transparent)]
+    Store(#[from] object_store::Error),
 }
 
 impl PutError {
@@ -129,12 +148,10 @@ impl PutError {
             Self::Local(source) => UploadError::Local { path: from.to_owned(), source },
             Self::Store(error) => {
                 let reason = chain(&error);
-                match error.get_ref().and_then(|inner| inner.downcast_ref::<object_store::Error>()) {
-                    Some(
-                        object_store::Error::PermissionDenied { .. }
-                        | object_store::Error::Unauthenticated { .. }
-                        | object_store::Error::NotFound { .. },
-                    ) => UploadError::Refused { place, reason },
+                match error {
+                    object_store::Error::PermissionDenied { .. }
+                    | object_store::Error::Unauthenticated { .. }
+                    | object_store::Error::NotFound { .. } => UploadError::Refused { place, reason },
                     _ => UploadError::Failed { place, reason },
                 }
             }
@@ -210,3 +227,7 @@ fn s3_store(bucket: &str, s3: &S3) -> Result<object_store::aws::AmazonS3, OpenEr
         .build()
         .map_err(|error| OpenError::S3(chain(&error)))
 }
+
+#[cfg(test)]
+#[path = "upload_tests.rs"]
+mod tests;

@@ -18,8 +18,7 @@ use super::Rejection;
 /// The most bytes of protobuf that a text of so many bytes becomes.
 ///
 /// A value with its tag is never longer than its text with its key and punctuation, but for what length prefixes grow:
-/// a byte every 16 KiB. Requests as SDKs write them become 0.4 to 0.5 of their text, so this is charged only while a
-/// text is converted; what is stored is charged as what it is.
+/// a byte every 16 KiB. Requests measure 0.3 to 0.5 of their text, so this is charged only while a text is converted; what is stored is charged as what it is.
 pub(super) fn converted_len_max(text: usize) -> usize {
     text + text / 1024 + 16
 }

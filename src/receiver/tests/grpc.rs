@@ -242,10 +242,9 @@ async fn http_on_the_grpc_port_is_told_so() {
 
 #[tokio::test]
 async fn the_tenant_and_the_token_are_read_from_metadata() {
+    let token = "secret".to_owned().try_into().unwrap();
     let config = Config {
-        auth: Some(crate::receiver::config::Auth {
-            bearer_tokens: vec!["secret".to_owned().try_into().unwrap()],
-        }),
+        auth: Some(crate::receiver::config::Auth { bearer_tokens: vec![token].try_into().unwrap() }),
         tenant_header: Some("X-Scope-OrgID".to_owned().try_into().unwrap()),
         ..Config::default()
     };

@@ -194,3 +194,21 @@ fn text_is_never_much_shorter_than_its_protobuf() {
         }
     }
 }
+
+#[test]
+fn doubles_are_read_exactly() {
+    let mut state = 1u64;
+    for _ in 0..10_000 {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let double = f64::from_bits(state);
+        if !double.is_finite() {
+            continue;
+        }
+        let text = format!(
+            "{{\"resourceSpans\":[{{\"resource\":{{\"attributes\":[{{\"value\":{{\"doubleValue\":{double:e}}}}}]}}}}]}}"
+        );
+        let resource = read(&text).resource_spans.remove(0).resource.unwrap();
+        let value = resource.attributes[0].value.clone().unwrap().value.unwrap();
+        assert_eq!(value, any_value::Value::DoubleValue(double), "{double:e}");
+    }
+}

@@ -4,6 +4,7 @@ mod grpc;
 mod http;
 mod json;
 mod server;
+mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -141,6 +141,12 @@ impl Policies {
         self.names.get(usize::from(policy.0)).map_or("none", String::as_str)
     }
 
+    /// The policy of a name, [`PolicyId::NONE`] if there is none any more.
+    pub fn id(&self, name: &str) -> PolicyId {
+        let index = self.names.iter().position(|known| known == name);
+        index.map_or(PolicyId::NONE, |index| PolicyId(index as u16))
+    }
+
     pub fn warnings(&self) -> &[Warning] {
         &self.warnings
     }
@@ -158,7 +164,7 @@ impl Policies {
         for (bit, fold) in self.folds.tests.iter().enumerate() {
             let holds = match fold {
                 Fold::StatusIs(status) => span.status == *status,
-                Fold::Test(test) => test.holds(&OfFacts { facts: span }),
+                Fold::Predicate(test) => test.holds(&OfFacts { facts: span }),
             };
             bits |= u32::from(holds) << bit;
         }

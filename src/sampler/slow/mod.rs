@@ -58,6 +58,19 @@ pub struct Learned {
     fed: Fed,
 }
 
+impl Learned {
+    /// As two integers, for those who only keep it.
+    pub fn to_words(self) -> [u64; 2] {
+        let fed = u64::from(self.fed == Fed::Both);
+        [self.sketch, u64::from(self.window) << 32 | u64::from(self.bucket.0) << 1 | fed]
+    }
+
+    pub fn from_words([sketch, rest]: [u64; 2]) -> Self {
+        let fed = if rest & 1 == 1 { Fed::Both } else { Fed::One };
+        Self { sketch, window: (rest >> 32) as u32, bucket: Bucket((rest as u32 >> 1) as u16), fed }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fed {
     /// One sketch: the operation's own, or the `other` of its service.

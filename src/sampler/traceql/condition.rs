@@ -6,7 +6,7 @@
 use super::error::QueryError;
 use super::field::{Field, Reach};
 use super::parser;
-use super::test::{self, Test};
+use super::predicate::{self, Predicate};
 use super::value::{Comparison, Literal};
 use crate::sampler::traceql::source::{OfSpan, OfUnit};
 use crate::sampler::unit::{Unit, UnitSpan};
@@ -25,25 +25,25 @@ pub(crate) struct Folds {
 pub(crate) enum Fold {
     /// `status = …`, the most common by far.
     StatusIs(i32),
-    Test(Test),
+    Predicate(Predicate),
 }
 
 impl Fold {
-    fn of(test: Test) -> Self {
+    fn of(test: Predicate) -> Self {
         match test {
-            Test::Compare {
+            Predicate::Compare {
                 op: Comparison::Equal,
-                left: test::Term::Field(Field::Status),
-                right: test::Term::Literal(Literal::Status(status)),
+                left: predicate::Term::Field(Field::Status),
+                right: predicate::Term::Literal(Literal::Status(status)),
             } => Self::StatusIs(status),
-            test => Self::Test(test),
+            test => Self::Predicate(test),
         }
     }
 }
 
 impl Folds {
     /// The number of the bit; None if all are taken.
-    fn add(&mut self, test: Test) -> Result<u8, Test> {
+    fn add(&mut self, test: Predicate) -> Result<u8, Predicate> {
         if self.tests.len() == FOLDS_MAX {
             return Err(test);
         }
@@ -65,16 +65,16 @@ pub(crate) struct Condition {
 #[derive(Debug)]
 enum Plan {
     /// The same for all spans of a unit.
-    Unit(Test),
+    Unit(Predicate),
     /// Some span has this bit.
     Bit {
         bit: u8,
     },
     /// The unit passes, and one span does.
     Spans {
-        unit: Option<Test>,
+        unit: Option<Predicate>,
         bit: Option<u8>,
-        span: Test,
+        span: Predicate,
     },
     All(Vec<Self>),
     Any(Vec<Self>),
@@ -83,7 +83,7 @@ enum Plan {
 impl Condition {
     /// Reads a condition and takes its place among the folded ones.
     pub(crate) fn compile(text: &str, folds: &mut Folds) -> Result<Self, QueryError> {
-        let test = test::compile(text, &parser::parse(text)?)?;
+        let test = predicate::compile(text, &parser::parse(text)?)?;
         Ok(Self {
             asks_for_errors: test.contains(&is_error_test),
             asks_beyond_root: test.reach() > Reach::Unit && !needs_root(&test),
@@ -98,33 +98,33 @@ impl Condition {
 }
 
 /// `status = error`.
-fn is_error_test(test: &Test) -> bool {
-    let wanted = |term: &test::Term| matches!(term, test::Term::Literal(Literal::Status(2)));
-    matches!(test, Test::Compare { op: Comparison::Equal, left, right } if wanted(left) || wanted(right))
+fn is_error_test(test: &Predicate) -> bool {
+    let wanted = |term: &predicate::Term| matches!(term, predicate::Term::Literal(Literal::Status(2)));
+    matches!(test, Predicate::Compare { op: Comparison::Equal, left, right } if wanted(left) || wanted(right))
 }
 
 /// `parent = nil`, alone or as one of what must all hold.
-fn needs_root(test: &Test) -> bool {
+fn needs_root(test: &Predicate) -> bool {
     match test {
-        Test::Exists { field: Field::Parent | Field::ParentId, wanted: false } => true,
-        Test::And(tests) => tests.iter().any(needs_root),
+        Predicate::Exists { field: Field::Parent | Field::ParentId, wanted: false } => true,
+        Predicate::And(tests) => tests.iter().any(needs_root),
         _ => false,
     }
 }
 
 impl Plan {
-    fn of(test: Test, folds: &mut Folds) -> Self {
+    fn of(test: Predicate, folds: &mut Folds) -> Self {
         match test {
             test if test.reach() == Reach::Unit => Self::Unit(test),
             test if scan_answers(&test) => Self::bit(None, test, folds),
             // Of several alternatives each finds its own span.
-            Test::Or(tests) => Self::Any(tests.into_iter().map(|test| Self::of(test, folds)).collect()),
-            Test::And(tests) => Self::conjunction(tests, folds),
+            Predicate::Or(tests) => Self::Any(tests.into_iter().map(|test| Self::of(test, folds)).collect()),
+            Predicate::And(tests) => Self::conjunction(tests, folds),
             span => Self::Spans { unit: None, bit: None, span },
         }
     }
 
-    fn bit(unit: Option<Test>, test: Test, folds: &mut Folds) -> Self {
+    fn bit(unit: Option<Predicate>, test: Predicate, folds: &mut Folds) -> Self {
         match (folds.add(test), unit) {
             (Ok(bit), None) => Self::Bit { bit },
             (Ok(bit), Some(unit)) => Self::All(vec![Self::Unit(unit), Self::Bit { bit }]),
@@ -133,7 +133,7 @@ impl Plan {
     }
 
     /// One span has to pass what is asked of spans; the unit has to pass the rest.
-    fn conjunction(tests: Box<[Test]>, folds: &mut Folds) -> Self {
+    fn conjunction(tests: Box<[Predicate]>, folds: &mut Folds) -> Self {
         let (unit, span): (Vec<_>, Vec<_>) = tests.into_iter().partition(|test| test.reach() == Reach::Unit);
         let (scan, bytes): (Vec<_>, Vec<_>) = span.into_iter().partition(scan_answers);
         let unit = join(unit);
@@ -142,9 +142,9 @@ impl Plan {
             (Some(scan), None) => Self::bit(unit, scan, folds),
             (Some(scan), Some(bytes)) => match folds.add(scan) {
                 Ok(bit) => Self::Spans { unit, bit: Some(bit), span: bytes },
-                Err(scan) => Self::Spans { unit, bit: None, span: Test::And([scan, bytes].into()) },
+                Err(scan) => Self::Spans { unit, bit: None, span: Predicate::And([scan, bytes].into()) },
             },
-            (None, None) => Self::Unit(unit.unwrap_or(Test::Const(true))),
+            (None, None) => Self::Unit(unit.unwrap_or(Predicate::Const(true))),
         }
     }
 
@@ -177,19 +177,19 @@ impl Folds {
     fn holds(&self, bit: u8, unit: &Unit<'_>, span: &UnitSpan<'_>) -> bool {
         match &self.tests[usize::from(bit)] {
             Fold::StatusIs(status) => span.span.status_code() == *status,
-            Fold::Test(test) => test.holds(&OfSpan { unit, span }),
+            Fold::Predicate(test) => test.holds(&OfSpan { unit, span }),
         }
     }
 }
 
-fn join(mut tests: Vec<Test>) -> Option<Test> {
+fn join(mut tests: Vec<Predicate>) -> Option<Predicate> {
     match tests.len() {
         0 | 1 => tests.pop(),
-        _ => Some(Test::And(tests.into())),
+        _ => Some(Predicate::And(tests.into())),
     }
 }
 
 /// Whether it needs only what the scan finds in one span.
-fn scan_answers(test: &Test) -> bool {
+fn scan_answers(test: &Predicate) -> bool {
     test.reach() == Reach::Scan && !test.mentions_unit()
 }

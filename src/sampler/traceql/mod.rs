@@ -1,6 +1,6 @@
 //! TraceQL as the language of conditions.
 //!
-//! A text goes through [`lexer`], [`parser`] (a tree with positions), [`test`] (types checked, compiled) and
+//! A text goes through [`lexer`], [`parser`] (a tree with positions), [`predicate`] (types checked, compiled) and
 //! [`condition`] (arranged by what has to be read). Grammar, precedence and the meaning of operators are
 //! Tempo's; its pages are the reference. Two extensions: `tracestate.<key>` and `span:sampled`.
 
@@ -9,10 +9,12 @@ mod error;
 mod field;
 mod lexer;
 mod parser;
+mod predicate;
 mod source;
-mod test;
 mod value;
 
+#[cfg(test)]
+mod naive;
 #[cfg(test)]
 mod tests;
 

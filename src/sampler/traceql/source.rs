@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::field::{Field, Scope};
-use super::test::Fields;
+use super::predicate::Fields;
 use super::value::Value;
 use crate::otlp::{KeyValueView, SpanFacts, member};
 use crate::sampler::unit::{Unit, UnitSpan};

@@ -33,7 +33,7 @@ fn with(attributes: impl IntoIterator<Item = (&'static str, Any)>) -> Trace {
 }
 
 fn refused(condition: &str) -> QueryError {
-    match parser::parse(condition).and_then(|node| test::compile(condition, &node)) {
+    match parser::parse(condition).and_then(|node| predicate::compile(condition, &node)) {
         Ok(_) => panic!("{condition} is not refused"),
         Err(error) => error,
     }
@@ -351,14 +351,14 @@ const PIECES: [&str; 44] = [
 proptest! {
     #[test]
     fn no_text_makes_it_panic(text in any::<String>()) {
-        let _ = parser::parse(&text).and_then(|node| test::compile(&text, &node));
+        let _ = parser::parse(&text).and_then(|node| predicate::compile(&text, &node));
     }
 
     #[test]
     fn no_sequence_of_tokens_makes_it_panic(pieces in prop::collection::vec(0..PIECES.len(), 0..24), braced: bool) {
         let inner = pieces.iter().map(|&piece| PIECES[piece]).collect::<Vec<_>>().join(" ");
         let text = if braced { format!("{{ {inner} }}") } else { inner };
-        if let Err(error) = parser::parse(&text).and_then(|node| test::compile(&text, &node)) {
+        if let Err(error) = parser::parse(&text).and_then(|node| predicate::compile(&text, &node)) {
             prop_assert!(text.is_char_boundary(error.offset) && !error.message.is_empty());
         }
     }

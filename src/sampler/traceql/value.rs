@@ -194,6 +194,7 @@ impl Comparison {
 pub(crate) fn compare(op: Comparison, left: &Value<'_>, right: &Value<'_>) -> bool {
     let all = op == Comparison::NotEqual;
     match (left, right) {
+        (Value::Array(_), Value::Array(_)) => false,
         (Value::Array(elements), one) => {
             over_elements(elements, all, |element| compare_one(op, element, one))
         }

@@ -19,17 +19,17 @@ pub struct Ledger {
 
 impl Ledger {
     pub fn of(metrics: &Metrics) -> Self {
-        assert!(metrics.has("tailwater_ledger_spans_total"), "no ledger in {metrics:#?}");
-        let term = |term| metrics.sum("tailwater_ledger_spans_total", &[("term", term)]) as u64;
+        assert!(metrics.has("tailwater_receiver_accepted_spans_total"), "no ledger in {metrics:#?}");
+        let sum = |name| metrics.sum(name, &[]) as u64;
         Self {
-            accepted: term("accepted"),
-            recovered: term("recovered"),
-            upgraded: term("upgraded"),
-            kept: term("kept"),
-            dropped: term("dropped"),
-            buffered: metrics.sum("tailwater_ledger_buffered_spans", &[]) as u64,
-            duplicate: term("duplicate"),
-            lost: term("lost"),
+            accepted: sum("tailwater_receiver_accepted_spans_total"),
+            recovered: sum("tailwater_pipeline_recovered_spans_total"),
+            upgraded: sum("tailwater_buffer_upgraded_spans_total"),
+            kept: sum("tailwater_sampler_kept_spans_total"),
+            dropped: sum("tailwater_sampler_dropped_spans_total"),
+            buffered: sum("tailwater_buffer_unjudged_spans"),
+            duplicate: sum("tailwater_buffer_duplicate_spans_total"),
+            lost: sum("tailwater_pipeline_lost_spans_total"),
         }
     }
 

@@ -25,6 +25,8 @@ pub struct Setup {
     pub after_root: &'static str,
     pub max_wait: &'static str,
     pub disk: &'static str,
+    /// The header whose value is the tenant.
+    pub tenant_header: Option<&'static str>,
     /// Where Parquet goes; nothing: a folder beside the data.
     pub parquet_url: Option<String>,
     /// More keys of the Parquet exporter, as `key: value`.
@@ -42,6 +44,7 @@ impl Default for Setup {
             after_root: "1s",
             max_wait: "3s",
             disk: "2GiB",
+            tenant_header: None,
             parquet_url: None,
             parquet_keys: Vec::new(),
             otlp: Vec::new(),
@@ -78,12 +81,14 @@ impl Setup {
         let keys: String = self.parquet_keys.iter().map(|key| format!("\n    {key}")).collect();
         let otlp: String = self.otlp.iter().map(|exporter| format!("\n    - {exporter}")).collect();
         let otlp = if otlp.is_empty() { String::new() } else { format!("\n  otlp:{otlp}") };
+        let tenant =
+            self.tenant_header.map_or_else(String::new, |name| format!("\n    tenant_header: {name}"));
         let Self { policies, memory, after_root, max_wait, disk, .. } = self;
         format!(
             r#"receivers:
   otlp:
     grpc: {{ listen: "127.0.0.1:0" }}
-    http: {{ listen: "127.0.0.1:0" }}
+    http: {{ listen: "127.0.0.1:0" }}{tenant}
 data: {{ path: "{folder}/data", disk: {disk} }}
 buffer: {{ memory: {memory}, after_root: {after_root}, max_wait: {max_wait}, hindsight: 60s }}
 policies:{policies}
@@ -106,13 +111,22 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    /// What the process says when it listens, if this line of its log is that.
-    fn in_line(line: &str) -> Option<Self> {
-        let line: serde_json::Value = serde_json::from_str(line).ok()?;
-        let fields = line.get("fields").unwrap_or(&line);
-        let text = |name: &str| fields[name].as_str().map(str::to_owned);
-        (fields["message"] == "listening").then_some(())?;
-        Some(Self { grpc: text("grpc")?, http: text("http")?, telemetry: text("telemetry")? })
+    /// Takes what a line of the log says of where the process listens.
+    fn read(&mut self, line: &str) {
+        let Ok(line) = serde_json::from_str::<serde_json::Value>(line) else { return };
+        let (Some(message), Some(address)) = (line["message"].as_str(), line["address"].as_str()) else {
+            return;
+        };
+        match message {
+            "listening for OTLP/gRPC" => self.grpc = address.to_owned(),
+            "listening for OTLP/HTTP" => self.http = address.to_owned(),
+            "serving /metrics, /healthz, /readyz" => self.telemetry = address.to_owned(),
+            _ => (),
+        }
+    }
+
+    fn complete(&self) -> bool {
+        !self.grpc.is_empty() && !self.http.is_empty() && !self.telemetry.is_empty()
     }
 }
 
@@ -175,14 +189,13 @@ impl Tailwater {
         eventually("it ends after SIGTERM", Duration::from_secs(60), async || child.try_wait().unwrap()).await
     }
 
-    /// Judges and delivers everything and ends.
+    /// Ends the process and has what it left judged and delivered.
     pub async fn drain(&mut self) {
-        let drained = self.command().arg("drain").stderr(Stdio::piped()).output().unwrap();
+        assert!(self.terminate().await.success());
+        let mut command = self.command();
+        command.arg("drain").stderr(Stdio::piped());
+        let drained = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
         assert!(drained.status.success(), "drain: {}", String::from_utf8_lossy(&drained.stderr));
-        let mut child = self.life.take().expect("it runs");
-        let status =
-            eventually("it ends drained", Duration::from_secs(60), async || child.try_wait().unwrap()).await;
-        assert!(status.success(), "it ended with {status}");
     }
 
     pub fn signal(&self, signal: &str) {
@@ -286,10 +299,14 @@ impl Drop for Tailwater {
 }
 
 fn read_log(stderr: ChildStderr, log: &Mutex<Vec<String>>, tell: &mpsc::Sender<Addresses>) {
+    let mut addresses = Addresses::default();
     for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-        if let Some(addresses) = Addresses::in_line(&line) {
-            // Nobody waits any more if the process took too long.
-            let _ = tell.send(addresses);
+        if !addresses.complete() {
+            addresses.read(&line);
+            if addresses.complete() {
+                // Nobody waits any more if the process took too long.
+                let _ = tell.send(addresses.clone());
+            }
         }
         log.lock().unwrap().push(line);
     }

@@ -22,7 +22,7 @@ pub(crate) trait Fields {
 
 /// True or false of one span.
 #[derive(Debug)]
-pub(crate) enum Test {
+pub(crate) enum Predicate {
     Const(bool),
     And(Box<[Self]>),
     Or(Box<[Self]>),
@@ -55,10 +55,10 @@ pub(crate) enum Term {
     Field(Field),
     Negative(Box<Self>),
     Arithmetic { op: Arithmetic, left: Box<Self>, right: Box<Self> },
-    Test(Box<Test>),
+    Predicate(Box<Predicate>),
 }
 
-impl Test {
+impl Predicate {
     pub(crate) fn holds(&self, from: &dyn Fields) -> bool {
         match self {
             Self::Const(value) => *value,
@@ -145,7 +145,7 @@ impl Term {
             Self::Arithmetic { op, left, right } => left.any(from, &mut |left| {
                 right.any(from, &mut |right| calculate(*op, left, right).is_some_and(|value| test(&value)))
             }),
-            Self::Test(inner) => test(&Value::Bool(inner.holds(from))),
+            Self::Predicate(inner) => test(&Value::Bool(inner.holds(from))),
         }
     }
 
@@ -158,13 +158,13 @@ impl Term {
                 left.each_field(visit);
                 right.each_field(visit);
             }
-            Self::Test(test) => test.each_field(visit),
+            Self::Predicate(test) => test.each_field(visit),
         }
     }
 }
 
 /// Checks the types of a parsed expression and compiles it.
-pub(crate) fn compile(text: &str, node: &Node) -> Result<Test, QueryError> {
+pub(crate) fn compile(text: &str, node: &Node) -> Result<Predicate, QueryError> {
     Compiler { text }.test(node)
 }
 
@@ -178,14 +178,14 @@ impl Compiler<'_> {
     }
 
     /// An expression that has to be true or false.
-    fn test(&self, node: &Node) -> Result<Test, QueryError> {
+    fn test(&self, node: &Node) -> Result<Predicate, QueryError> {
         match &node.expr {
-            Expr::Literal(Literal::Bool(value)) => Ok(Test::Const(*value)),
-            Expr::And(nodes) => Ok(Test::And(self.tests(nodes)?)),
-            Expr::Or(nodes) => Ok(Test::Or(self.tests(nodes)?)),
+            Expr::Literal(Literal::Bool(value)) => Ok(Predicate::Const(*value)),
+            Expr::And(nodes) => Ok(Predicate::And(self.tests(nodes)?)),
+            Expr::Or(nodes) => Ok(Predicate::Or(self.tests(nodes)?)),
             Expr::Not(node) => Ok(match self.test(node)? {
-                Test::Is { term, wanted } => Test::Is { term, wanted: !wanted },
-                test => Test::Not(Box::new(test)),
+                Predicate::Is { term, wanted } => Predicate::Is { term, wanted: !wanted },
+                test => Predicate::Not(Box::new(test)),
             }),
             Expr::Binary { op: Binary::Compare(op), op_at, left, right } => {
                 self.comparison(*op, *op_at, left, right)
@@ -194,7 +194,7 @@ impl Compiler<'_> {
                 self.regex(*negated, *op_at, left, right)
             }
             _ => match self.term(node)? {
-                (term, Type::Any | Type::Bool) => Ok(Test::Is { term, wanted: true }),
+                (term, Type::Any | Type::Bool) => Ok(Predicate::Is { term, wanted: true }),
                 (_, found) => {
                     self.error(node.at, format!("found {found}, expected a condition that is true or false"))
                 }
@@ -202,11 +202,17 @@ impl Compiler<'_> {
         }
     }
 
-    fn tests(&self, nodes: &[Node]) -> Result<Box<[Test]>, QueryError> {
+    fn tests(&self, nodes: &[Node]) -> Result<Box<[Predicate]>, QueryError> {
         nodes.iter().map(|node| self.test(node)).collect()
     }
 
-    fn comparison(&self, op: Comparison, at: usize, left: &Node, right: &Node) -> Result<Test, QueryError> {
+    fn comparison(
+        &self,
+        op: Comparison,
+        at: usize,
+        left: &Node,
+        right: &Node,
+    ) -> Result<Predicate, QueryError> {
         let is_nil = |node: &Node| node.expr == Expr::Literal(Literal::Nil);
         if is_nil(left) || is_nil(right) {
             let other = if is_nil(right) { left } else { right };
@@ -220,27 +226,28 @@ impl Compiler<'_> {
             return self
                 .error(at, format!("found {left_type} compared with {right_type}, expected the same type"));
         }
-        if !op.is_equality() && !(left_type.is_ordered() && right_type.is_ordered()) {
+        let ordered = left_type.is_ordered() && right_type.is_ordered();
+        if !op.is_equality() && !ordered {
             let unordered = if left_type.is_ordered() { right_type } else { left_type };
             return self.error(
                 at,
                 format!("found {unordered} where only numbers, durations and texts have an order"),
             );
         }
-        Ok(Test::Compare { op, left, right })
+        Ok(Predicate::Compare { op, left, right })
     }
 
-    fn nil_test(&self, op: Comparison, at: usize, node: &Node) -> Result<Test, QueryError> {
+    fn nil_test(&self, op: Comparison, at: usize, node: &Node) -> Result<Predicate, QueryError> {
         let Expr::Field(field) = &node.expr else {
             return self.error(node.at, "expected a field, because only a field can be nil");
         };
         if !op.is_equality() {
             return self.error(at, "expected `= nil` or `!= nil`");
         }
-        Ok(Test::Exists { field: field.clone(), wanted: op == Comparison::NotEqual })
+        Ok(Predicate::Exists { field: field.clone(), wanted: op == Comparison::NotEqual })
     }
 
-    fn regex(&self, negated: bool, at: usize, left: &Node, right: &Node) -> Result<Test, QueryError> {
+    fn regex(&self, negated: bool, at: usize, left: &Node, right: &Node) -> Result<Predicate, QueryError> {
         let Expr::Literal(Literal::Text(pattern)) = &right.expr else {
             return self.error(right.at, "expected a regular expression in quotes");
         };
@@ -251,7 +258,7 @@ impl Compiler<'_> {
         }
         let anchored = RegexBuilder::new(&format!("^(?:{pattern})$")).size_limit(REGEX_BYTES_MAX).build();
         match anchored {
-            Ok(regex) => Ok(Test::Regex { term, regex, negated }),
+            Ok(regex) => Ok(Predicate::Regex { term, regex, negated }),
             Err(error) => self.error(
                 right.at,
                 format!("`{pattern}` is no regular expression: {}", reason(pattern, &error)),
@@ -276,7 +283,7 @@ impl Compiler<'_> {
                 let term = Term::Arithmetic { op: *op, left: Box::new(left), right: Box::new(right) };
                 Ok((term, if both_int { Type::Int } else { Type::Float }))
             }
-            _ => Ok((Term::Test(Box::new(self.test(node)?)), Type::Bool)),
+            _ => Ok((Term::Predicate(Box::new(self.test(node)?)), Type::Bool)),
         }
     }
 

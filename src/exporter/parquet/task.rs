@@ -1,0 +1,314 @@
+//! The Parquet exporter's loop: each sealed segment of the outbox, in order, becomes its objects.
+//!
+//! The cursor moves only when all objects of a segment are where they belong; until then the segment is
+//! tried again, for ever, with growing pauses. Repeating makes the same objects under the same names.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufWriter, IoSlice, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use prost::Message;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tracing::{info, warn};
+
+use super::source::{Piece, PieceKey, Pieces, Segment};
+use super::{EncodeError, OpenError, S3, Store, UploadError, encode, name};
+use crate::exporter::metrics::{Amount, Lost};
+use crate::exporter::otlp::Stop;
+use crate::exporter::outbox::{Outbox, Subscription, read_piece};
+use crate::log::{File, GroupItem, GroupReader, Open, SegmentInfo, Storage, record};
+use crate::proto;
+use crate::trace::Position;
+
+/// Under this name the exporter has its cursor and its counters.
+pub const EXPORTER: &str = "parquet";
+/// Version of the schema that segment headers name.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// The pause after a first failure; it doubles up to [`PAUSE_MAX`].
+const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// An upload that takes longer is given up and tried again.
+const UPLOAD_MAX: Duration = Duration::from_secs(600);
+/// Bytes gathered before they are written to the temporary file.
+const WRITE_BYTES: usize = 1 << 20;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Exporter {
+    outbox: Arc<Outbox>,
+    subscription: Subscription,
+    storage: Arc<dyn Storage>,
+    /// Made and filled here, then uploaded.
+    temporary: PathBuf,
+    s3: S3,
+}
+
+/// Why a segment has not become objects yet.
+#[derive(Debug, thiserror::Error)]
+pub enum SegmentError {
+    #[error("read the outbox: {0}")]
+    Read(io::Error),
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    #[error("write {path}: {source}")]
+    Temporary { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Upload(#[from] UploadError),
+    #[error("upload took longer than {UPLOAD_MAX:?}")]
+    Slow,
+}
+
+impl Exporter {
+    /// `data`: the data folder, for the temporary file. One that a former life has left is removed.
+    pub fn build(
+        outbox: Arc<Outbox>,
+        storage: Arc<dyn Storage>,
+        data: &Path,
+        s3: &S3,
+    ) -> io::Result<Option<Self>> {
+        let Some(subscription) = outbox.subscription(EXPORTER).cloned() else { return Ok(None) };
+        let temporary = data.join("parquet.part");
+        if storage.exists(&temporary)? {
+            storage.remove(&temporary)?;
+        }
+        Ok(Some(Self { outbox, subscription, storage, temporary, s3: s3.clone() }))
+    }
+
+    /// Runs until `stop` says otherwise. Returns true if no sealed segment is left.
+    pub async fn run(self, mut stop: watch::Receiver<Stop>) -> bool {
+        let mut written = self.outbox.log().subscribe();
+        let mut pause = PAUSE;
+        loop {
+            let phase = *stop.borrow_and_update();
+            written.borrow_and_update();
+            let next = self.next_segment();
+            if let Some(over) = over(phase, next.is_none()) {
+                return over;
+            }
+            let Some(segment) = next else {
+                tokio::select! {
+                    _ = written.changed() => {}
+                    changed = stop.changed() => if changed.is_err() { return false },
+                    () = until(phase) => {}
+                }
+                continue;
+            };
+            let exported = tokio::select! {
+                exported = self.export(&segment) => exported,
+                () = until(phase) => return false,
+            };
+            match exported {
+                Ok(()) => {
+                    pause = PAUSE;
+                    self.works();
+                }
+                Err(error) => {
+                    self.failed(&error);
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        changed = stop.changed() => if changed.is_err() { return false },
+                    }
+                    pause = (pause * 2).min(PAUSE_MAX);
+                }
+            }
+        }
+    }
+
+    /// The oldest sealed segment that the cursor has not passed.
+    fn next_segment(&self) -> Option<SegmentInfo> {
+        let cursor = self.subscription.cursor.position();
+        self.outbox.log().sealed().into_iter().find(|segment| {
+            let end = Position::new(segment.number, u32::try_from(segment.len).unwrap_or(u32::MAX));
+            end > cursor
+        })
+    }
+
+    async fn export(&self, segment: &SegmentInfo) -> Result<(), SegmentError> {
+        let attributes = proto::SegmentAttributes::decode(segment.attributes.clone()).unwrap_or_default();
+        let (storage, info) = (self.storage.clone(), segment.clone());
+        let contents = blocking(move || Contents::list(storage, &info)).await.map_err(SegmentError::Read)?;
+        if !attributes.parquet_url.is_empty() {
+            let store = Store::open_at(&attributes.parquet_url, &self.s3)?;
+            for (tenant, keys) in &contents.tenants {
+                self.put(&store, segment, &contents, tenant, keys.clone()).await?;
+            }
+        }
+        let metrics = &self.subscription.metrics;
+        metrics.settled(segment.number, contents.amount, 0);
+        metrics.unreadable(contents.lost_bytes);
+        metrics.batch();
+        self.subscription.cursor.advance(Position::new(segment.number + 1, 0));
+        metrics.passed(segment.number + 1, Lost::Corrupt);
+        Ok(())
+    }
+
+    async fn put(
+        &self,
+        store: &Store,
+        segment: &SegmentInfo,
+        contents: &Contents,
+        tenant: &str,
+        keys: Vec<PieceKey>,
+    ) -> Result<(), SegmentError> {
+        let header = Segment { uuid: segment.uuid, opened_ms: segment.opened_ms };
+        let (storage, path, file) = (self.storage.clone(), self.temporary.clone(), contents.file.clone());
+        blocking(move || encode_to(&*storage, &path, &PieceFile(file), keys, &header)).await?;
+        let object = name(tenant, &header);
+        let upload = store.upload(&self.temporary, &object);
+        let uploaded = timeout_at(Instant::now() + UPLOAD_MAX, upload).await;
+        let removed = self.storage.remove(&self.temporary);
+        uploaded.map_err(|_| SegmentError::Slow)??;
+        removed.map_err(|source| SegmentError::Temporary { path: self.temporary.clone(), source })
+    }
+
+    fn works(&self) {
+        if self.subscription.metrics.is_down() {
+            info!(exporter = EXPORTER, "object store takes files again");
+        }
+        self.subscription.metrics.works();
+    }
+
+    fn failed(&self, error: &SegmentError) {
+        let text = error.to_string();
+        if !self.subscription.metrics.is_down() {
+            warn!(exporter = EXPORTER, error = text, "object store takes nothing, spans wait in the outbox");
+        }
+        self.subscription.metrics.failed(&text);
+        self.subscription.metrics.retry();
+    }
+}
+
+/// What to return, if it is time to.
+fn over(phase: Stop, all_exported: bool) -> Option<bool> {
+    let late = |deadline: Instant| Instant::now() >= deadline;
+    match phase {
+        Stop::Run => None,
+        Stop::Finish { .. } => Some(all_exported),
+        Stop::Drain { deadline } => (all_exported || late(deadline)).then_some(all_exported),
+    }
+}
+
+async fn until(phase: Stop) {
+    match phase {
+        Stop::Run => std::future::pending().await,
+        Stop::Finish { deadline } | Stop::Drain { deadline } => sleep_until(deadline).await,
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// The pieces of a sealed segment, by tenant.
+#[derive(Debug)]
+struct Contents {
+    tenants: BTreeMap<String, Vec<PieceKey>>,
+    file: Arc<dyn File>,
+    amount: Amount,
+    lost_bytes: u64,
+}
+
+impl Contents {
+    fn list(storage: Arc<dyn Storage>, segment: &SegmentInfo) -> io::Result<Self> {
+        let file = storage.open(&segment.path, Open::Read)?;
+        let mut contents = Self { tenants: BTreeMap::new(), file, amount: Amount::default(), lost_bytes: 0 };
+        let mut reader = GroupReader::segment(storage, segment);
+        while let Some(item) = reader.next()? {
+            let group = match item {
+                GroupItem::Group(group) => group,
+                GroupItem::Lost { bytes, .. } => {
+                    contents.lost_bytes += bytes;
+                    continue;
+                }
+            };
+            for record in group.records {
+                let piece = read_piece(&record);
+                let Some((piece, trace_id)) = piece.and_then(|piece| piece.trace().map(|id| (piece, id)))
+                else {
+                    contents.lost_bytes += record.bytes.len() as u64;
+                    continue;
+                };
+                contents.amount += Amount::of(&piece);
+                let key = PieceKey { trace_id, position: record.at };
+                contents.tenants.entry(record.tenant).or_default().push(key);
+            }
+        }
+        Ok(contents)
+    }
+}
+
+/// Reads single pieces of a segment file.
+struct PieceFile(Arc<dyn File>);
+
+impl Pieces for PieceFile {
+    fn read(&self, position: Position) -> io::Result<Piece> {
+        let at = u64::from(position.offset);
+        let mut bytes = BytesMut::zeroed(record::RECORD_HEADER);
+        self.fill(at, &mut bytes)?;
+        let len = record::claimed_len(&bytes).map_err(io::Error::other)?;
+        bytes.resize(len, 0);
+        self.fill(at, &mut bytes)?;
+        let bytes = bytes.freeze();
+        let body = record::parse_checked(&bytes).map_err(io::Error::other)?.body();
+        let piece = proto::Piece::decode(bytes.slice(body)).map_err(io::Error::other)?;
+        Ok(Piece {
+            reason: piece.reason().into(),
+            rule: piece.weight_rule().into(),
+            threshold: crate::trace::Threshold(piece.threshold),
+            policy: piece.policy,
+            whole: piece.whole,
+            complete: piece.complete,
+            decided_at_ms: piece.decided_at_ms,
+            otlp: piece.otlp,
+        })
+    }
+}
+
+impl PieceFile {
+    fn fill(&self, at: u64, into: &mut [u8]) -> io::Result<()> {
+        let read = self.0.read_at(at, into)?;
+        if read == into.len() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
+}
+
+fn encode_to(
+    storage: &dyn Storage,
+    path: &Path,
+    pieces: &dyn Pieces,
+    keys: Vec<PieceKey>,
+    segment: &Segment,
+) -> Result<(), SegmentError> {
+    let temporary = |source| SegmentError::Temporary { path: path.to_owned(), source };
+    let file = storage.open(path, Open::Truncate).map_err(temporary)?;
+    let mut sink = BufWriter::with_capacity(WRITE_BYTES, FileWriter { file, at: 0 });
+    encode(pieces, keys, segment, &mut sink)?;
+    sink.flush().map_err(temporary)
+}
+
+/// Writes one part after the other.
+struct FileWriter {
+    file: Arc<dyn File>,
+    at: u64,
+}
+
+impl Write for FileWriter {
+    fn write(&mut self, part: &[u8]) -> io::Result<usize> {
+        self.file.write_at(self.at, &[IoSlice::new(part)])?;
+        self.at += part.len() as u64;
+        Ok(part.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

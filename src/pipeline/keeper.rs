@@ -1,0 +1,247 @@
+//! The two threads behind the receivers. The judge judges what is due, lets segments retire and takes
+//! snapshots between judgements; the keeper makes them durable and then deletes what they make dispensable.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use tokio::sync::oneshot;
+use tracing::{error, info, warn};
+
+use super::budget::Budget;
+use super::disk::DiskBudget;
+use super::engine::Engine;
+use super::judge::Judge;
+use super::state::{Highest, Snapshot};
+use crate::exporter::outbox::Outbox;
+use crate::log::{Storage, segment};
+
+/// Between two looks at what is due.
+const JUDGE_EVERY: Duration = Duration::from_millis(20);
+/// Between two state files, in milliseconds.
+const STATE_EVERY_MS: u64 = 10_000;
+/// Between two looks at cursors and at the age of the outbox's segment.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Counters of retirement and state, for telemetry.
+#[derive(Debug, Default)]
+pub struct KeeperTallies {
+    pub segments_retired: AtomicU64,
+    pub states_written: AtomicU64,
+    pub state_failures: AtomicU64,
+    pub state_bytes: AtomicU64,
+    /// Of the last state: segment number of the low-water.
+    pub low_water_segment: AtomicU64,
+}
+
+enum Order {
+    /// Judge nothing any more.
+    Stop(oneshot::Sender<()>),
+    /// Judge everything, then nothing any more.
+    Drain(oneshot::Sender<()>),
+}
+
+/// The judge's thread.
+#[derive(Debug)]
+pub struct Judging {
+    orders: Sender<Order>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the judge's thread works with.
+#[derive(Debug)]
+pub struct JudgeLoop {
+    pub judge: Judge,
+    pub engine: Arc<Engine>,
+    pub budget: Arc<Budget>,
+    pub disk: Arc<DiskBudget>,
+    pub outbox: Arc<Outbox>,
+    pub snapshots: Sender<Snapshot>,
+    pub tallies: Arc<KeeperTallies>,
+    pub hindsight_ms: u64,
+    pub input_highest: u32,
+}
+
+impl Judging {
+    pub fn start(judge_loop: JudgeLoop) -> std::io::Result<Self> {
+        let (orders, received) = mpsc::channel();
+        let thread = thread::Builder::new().name("judge".to_owned()).spawn(move || judge_loop.run(&received))?;
+        Ok(Self { orders, thread: Some(thread) })
+    }
+
+    pub async fn stop(&mut self) -> anyhow::Result<()> {
+        self.order(Order::Stop).await
+    }
+
+    pub async fn drain(&mut self) -> anyhow::Result<()> {
+        self.order(Order::Drain).await
+    }
+
+    async fn order(&mut self, order: fn(oneshot::Sender<()>) -> Order) -> anyhow::Result<()> {
+        let (done, when_done) = oneshot::channel();
+        let died = || anyhow!("the judge has died");
+        self.orders.send(order(done)).map_err(|_| died())?;
+        when_done.await.map_err(|_| died())?;
+        self.thread.take().map_or(Ok(()), |thread| thread.join().map_err(|_| died()))
+    }
+}
+
+impl JudgeLoop {
+    fn run(self, orders: &Receiver<Order>) {
+        let mut state_due_ms = STATE_EVERY_MS;
+        loop {
+            match orders.recv_timeout(JUDGE_EVERY) {
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+                Ok(Order::Stop(done)) => {
+                    let _ = done.send(());
+                    return;
+                }
+                Ok(Order::Drain(done)) => {
+                    self.judge.judge_all();
+                    let _ = done.send(());
+                    return;
+                }
+            }
+            self.look_at_disk();
+            if !self.disk.stops() {
+                self.judge.judge_due();
+                self.relieve();
+            }
+            self.engine.slow.publish(self.engine.clock.arrival_ms());
+            if self.engine.clock.elapsed_ms() >= state_due_ms {
+                state_due_ms = self.engine.clock.elapsed_ms() + STATE_EVERY_MS;
+                self.snapshot();
+            }
+        }
+    }
+
+    fn look_at_disk(&self) {
+        if self.disk.look(&self.outbox) {
+            match self.disk.refuses() {
+                true => warn!("disk budget is used up, senders are refused"),
+                false => info!("disk budget has room again"),
+            }
+        }
+    }
+
+    /// Lets segments retire while memory is short, or while nothing in them can be asked for any more.
+    pub fn relieve(&self) {
+        while let Some(oldest) = self.engine.memory.oldest().filter(|_| self.engine.memory.len() > 1) {
+            let idle_ms = self.engine.clock.arrival_ms().saturating_sub(oldest.last_arrival_ms());
+            let outlived = idle_ms > self.hindsight_ms + self.engine.max_wait_ms;
+            if !outlived && self.budget.excess() == 0 {
+                return;
+            }
+            let unwritten = self.engine.frontier().segment <= oldest.number;
+            let early = self.engine.buffer.retirable_in_ms(oldest.number, self.engine.clock.now()) > 0;
+            if unwritten || early {
+                return;
+            }
+            self.retire(oldest.number);
+        }
+    }
+
+    /// As [`Self::relieve`], while nobody waits for stragglers: a log is read again.
+    pub fn relieve_at_start(&self) {
+        while self.budget.excess() > 0 && self.engine.memory.len() > 1 {
+            let Some(oldest) = self.engine.memory.oldest() else { return };
+            self.retire(oldest.number);
+        }
+    }
+
+    fn retire(&self, segment: u32) {
+        self.judge.judge_segment(segment);
+        self.engine.buffer.retire(segment, |later, bytes| self.engine.memory.charge(later, bytes));
+        self.engine.memory.retire_oldest();
+        self.tallies.segments_retired.fetch_add(1, Relaxed);
+    }
+
+    /// Between two judgements: the outbox's end first, then the low-water, then the entries.
+    pub fn snapshot(&self) {
+        let covered = self.outbox.log().appended();
+        self.engine.buffer.expire(self.engine.clock.arrival_ms());
+        let highest = Highest { input: self.input_highest, outbox: self.outbox.log().highest() };
+        let _ = self.snapshots.send(Snapshot::take(&self.engine, covered, highest));
+    }
+}
+
+/// The keeper's thread.
+#[derive(Debug)]
+pub struct Keeping {
+    snapshots: Sender<Snapshot>,
+    thread: JoinHandle<()>,
+    outbox: Arc<Outbox>,
+    input_highest: u32,
+}
+
+/// What the keeper's thread works with.
+#[derive(Debug)]
+pub struct KeepLoop {
+    pub disk: Arc<DiskBudget>,
+    pub storage: Arc<dyn Storage>,
+    pub outbox: Arc<Outbox>,
+    pub engine: Arc<Engine>,
+    pub input_dir: PathBuf,
+    pub state_path: PathBuf,
+    pub tallies: Arc<KeeperTallies>,
+}
+
+impl Keeping {
+    pub fn start(
+        keep_loop: KeepLoop,
+        (snapshots, received): (Sender<Snapshot>, Receiver<Snapshot>),
+        input_highest: u32,
+    ) -> std::io::Result<Self> {
+        let outbox = keep_loop.outbox.clone();
+        let thread = thread::Builder::new().name("keeper".to_owned()).spawn(move || keep_loop.run(&received))?;
+        Ok(Self { snapshots, thread, outbox, input_highest })
+    }
+
+    /// A last state, when nothing is received or judged any more.
+    pub fn finish(self, engine: &Engine) -> anyhow::Result<()> {
+        let covered = self.outbox.log().appended();
+        let highest = Highest { input: self.input_highest, outbox: self.outbox.log().highest() };
+        let _ = self.snapshots.send(Snapshot::take(engine, covered, highest));
+        drop(self.snapshots);
+        self.thread.join().map_err(|_| anyhow!("the keeper has died"))
+    }
+}
+
+impl KeepLoop {
+    fn run(self, snapshots: &Receiver<Snapshot>) {
+        loop {
+            let kept = match snapshots.recv_timeout(TICK) {
+                Ok(snapshot) => self.keep(&snapshot),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.outbox.tick(self.engine.clock.arrival_ms()).context("save the cursors")
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            if let Err(failure) = kept {
+                // Nothing is deleted; the next one tries again.
+                if self.tallies.state_failures.fetch_add(1, Relaxed) == 0 {
+                    error!(error = format!("{failure:#}"), "state cannot be kept");
+                }
+            }
+        }
+    }
+
+    /// Nothing is deleted before what replaces it is synced.
+    pub fn keep(&self, snapshot: &Snapshot) -> anyhow::Result<()> {
+        self.outbox.sync().context("sync the outbox")?;
+        self.outbox.tick(self.engine.clock.arrival_ms()).context("save the cursors")?;
+        let bytes = snapshot.write(&*self.storage, &self.state_path).context("write the state")?;
+        self.tallies.states_written.fetch_add(1, Relaxed);
+        self.tallies.state_bytes.store(bytes as u64, Relaxed);
+        self.tallies.low_water_segment.store(u64::from(snapshot.low_water.segment), Relaxed);
+        let freed = segment::delete_below(&*self.storage, &self.input_dir, snapshot.low_water.segment)
+            .context("delete input segments")?;
+        self.disk.shrank(freed);
+        self.outbox.delete_settled(snapshot.outbox_covered).context("delete outbox segments")
+    }
+}

@@ -1,0 +1,150 @@
+//! What `/metrics` shows of the engine, the judge and the keeper.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::budget::Budget;
+use super::disk::DiskBudget;
+use super::engine::Engine;
+use super::judge::JudgeTallies;
+use super::keeper::KeeperTallies;
+use crate::exporter::metrics::Lost;
+use crate::exporter::outbox::Outbox;
+use crate::telemetry::{Families, Source};
+
+/// See the module.
+pub(super) struct PipelineMetrics {
+    pub(super) engine: Arc<Engine>,
+    pub(super) budget: Arc<Budget>,
+    pub(super) disk: Arc<DiskBudget>,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) judge: Arc<JudgeTallies>,
+    pub(super) keeper: Arc<KeeperTallies>,
+}
+
+impl Source for PipelineMetrics {
+    fn collect(&self, out: &mut Families) {
+        self.window(out);
+        self.judgements(out);
+        self.disk(out);
+        self.exporters(out);
+        self.slow(out);
+    }
+}
+
+impl PipelineMetrics {
+    fn window(&self, out: &mut Families) {
+        let memory = &self.engine.memory;
+        let opened = memory.oldest().map(|oldest| oldest.opened_ms());
+        let age_ms = opened.map_or(0, |opened| self.engine.clock.arrival_ms().saturating_sub(opened));
+        let help = "Seconds of traffic that the memory log holds.";
+        out.gauge("tailwater_buffer_window_seconds", help, &[], age_ms as f64 / 1e3);
+        let counts = self.engine.buffer.counts();
+        out.gauge("tailwater_buffer_traces", "Traces with a span in the log.", &[], counts.traces as f64);
+        out.gauge("tailwater_buffer_spans", "Spans in the log.", &[], counts.spans as f64);
+        for (part, bytes) in [("log_and_index", memory.bytes()), ("in_flight", self.budget.in_flight())] {
+            let help = "Bytes charged to the memory budget.";
+            out.gauge("tailwater_buffer_memory_bytes", help, &[("part", part)], bytes as f64);
+        }
+        let limit = self.budget.limit() as f64;
+        out.gauge("tailwater_buffer_memory_limit_bytes", "The memory budget.", &[], limit);
+        let wire = memory.wire_bytes() as f64;
+        out.gauge("tailwater_buffer_log_bytes", "Bytes of requests in the memory log.", &[], wire);
+        let late = self.engine.tallies.late_spans.load(Relaxed);
+        let help = "Spans that came after the first judgement of their trace.";
+        out.counter("tailwater_buffer_late_spans_total", help, &[], late);
+        let retired = self.keeper.segments_retired.load(Relaxed);
+        out.counter("tailwater_buffer_segments_retired_total", "Segments that left memory.", &[], retired);
+        let replaced = self.engine.tallies.strings_replaced.load(Relaxed);
+        let help = "Strings that were not UTF-8.";
+        out.counter("tailwater_receiver_strings_replaced_total", help, &[], replaced);
+    }
+
+    fn judgements(&self, out: &mut Families) {
+        let mut judged = 0;
+        for (reason, count) in self.judge.by_reason() {
+            judged += count;
+            let help = "Judgements, by what made them due.";
+            out.counter("tailwater_sampler_judgements_total", help, &[("reason", reason)], count);
+        }
+        let waited = self.judge.waited_ms.load(Relaxed);
+        let help = "Milliseconds from the opening of a trace to its judgement.";
+        out.histogram("tailwater_sampler_wait_milliseconds", help, &[], &[], judged, waited as f64);
+        for (name, help, tally) in [
+            ("rootless_units", "Units judged without a root.", &self.judge.rootless),
+            ("upgrades", "Traces of which a drop became a keep.", &self.judge.upgrades),
+            ("inconsistent_spans", "Spans whose th was above their randomness.", &self.judge.inconsistent),
+        ] {
+            out.counter(&format!("tailwater_sampler_{name}_total"), help, &[], tally.load(Relaxed));
+        }
+    }
+
+    fn disk(&self, out: &mut Families) {
+        for (log, bytes) in
+            [("input", self.disk.input_bytes()), ("outbox", self.outbox.log().bytes_on_disk())]
+        {
+            out.gauge("tailwater_log_disk_bytes", "Bytes of a log on disk.", &[("log", log)], bytes as f64);
+        }
+        let low = self.keeper.low_water_segment.load(Relaxed);
+        let behind = u64::from(self.engine.frontier().segment).saturating_sub(low);
+        let help = "Segments between the low-water of the last state and the end of the input log.";
+        out.gauge("tailwater_log_low_water_lag_segments", help, &[], behind as f64);
+        let bytes = self.keeper.state_bytes.load(Relaxed) as f64;
+        out.gauge("tailwater_pipeline_state_bytes", "Size of the last state file.", &[], bytes);
+        for (outcome, tally) in
+            [("written", &self.keeper.states_written), ("failed", &self.keeper.state_failures)]
+        {
+            let help = "State files, by outcome.";
+            out.counter("tailwater_pipeline_states_total", help, &[("outcome", outcome)], tally.load(Relaxed));
+        }
+    }
+
+    fn exporters(&self, out: &mut Families) {
+        for subscription in self.outbox.subscriptions() {
+            let metrics = &subscription.metrics;
+            let name = [("exporter", subscription.cursor.exporter())];
+            let counters: [(&str, &str, u64); 5] = [
+                ("delivered_spans", "Spans that the backend has.", metrics.delivered()),
+                ("pending_at_start_spans", "Spans that waited at start.", metrics.pending_at_start()),
+                ("batches", "Batches, or segments, whose fate is known.", metrics.batches()),
+                ("retries", "Sendings that were repeated.", metrics.retries()),
+                ("unreadable_bytes", "Bytes of the outbox that cannot be read.", metrics.lost_bytes()),
+            ];
+            for (thing, help, value) in counters {
+                out.counter(&format!("tailwater_exporter_{thing}_total"), help, &name, value);
+            }
+            for cause in Lost::ALL {
+                let labels = [name[0], ("cause", cause.name())];
+                let help = "Spans that this exporter will not deliver.";
+                out.counter("tailwater_exporter_lost_spans_total", help, &labels, metrics.lost(cause));
+            }
+            let pending = metrics.pending();
+            let gauges = [
+                ("pending_spans", "Spans that wait.", pending.spans),
+                ("pending_bytes", "Bytes that wait.", pending.bytes),
+                ("down", "1: the backend takes nothing.", u64::from(metrics.is_down())),
+            ];
+            for (thing, help, value) in gauges {
+                out.gauge(&format!("tailwater_exporter_{thing}"), help, &name, value as f64);
+            }
+        }
+    }
+
+    fn slow(&self, out: &mut Families) {
+        for known in self.engine.slow.known() {
+            let name = known.name.as_deref().unwrap_or("(other)");
+            let tenant = self.engine.tenant_name(known.tenant);
+            for (percentile, threshold_ns) in &known.thresholds {
+                let percentile = percentile.to_string();
+                let labels = [
+                    ("tenant", &*tenant),
+                    ("service", &*known.service),
+                    ("operation", name),
+                    ("percentile", &*percentile),
+                ];
+                let help = "Above it a trace is slow for its operation.";
+                out.gauge("tailwater_sampler_slow_threshold_seconds", help, &labels, *threshold_ns as f64 / 1e9);
+            }
+        }
+    }
+}
