@@ -41,7 +41,7 @@ impl ByteSize {
         Self(n << 30)
     }
 
-    pub const fn bytes(self) -> u64 {
+    pub const fn as_u64(self) -> u64 {
         self.0
     }
 }
@@ -75,7 +75,7 @@ impl fmt::Display for ByteSize {
     /// The largest binary unit that leaves a whole number, so that what is printed reads back as the same.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let units = [("TiB", 1u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-        let whole = units.into_iter().find(|(_, scale)| self.0 >= *scale && self.0 % scale == 0);
+        let whole = units.into_iter().find(|(_, scale)| self.0 >= *scale && self.0.is_multiple_of(*scale));
         match whole {
             Some((unit, scale)) => write!(f, "{}{unit}", self.0 / scale),
             None => write!(f, "{}B", self.0),
@@ -96,7 +96,7 @@ impl MemoryLimit {
     /// The limit in bytes where `available` bytes are all there is.
     pub fn of(self, available: u64) -> u64 {
         match self {
-            Self::Bytes(size) => size.bytes(),
+            Self::Bytes(size) => size.as_u64(),
             Self::Percent(percent) => {
                 (u128::from(available) * u128::from(percent.get()) / 100).try_into().unwrap_or(u64::MAX)
             }
@@ -190,7 +190,8 @@ impl fmt::Display for HumanDuration {
         let nanoseconds = self.0.as_nanos();
         let units =
             [("h", 3_600_000_000_000), ("m", 60_000_000_000), ("s", 1_000_000_000), ("ms", 1_000_000)];
-        let whole = units.into_iter().find(|(_, scale)| nanoseconds >= *scale && nanoseconds % scale == 0);
+        let whole =
+            units.into_iter().find(|(_, scale)| nanoseconds >= *scale && nanoseconds.is_multiple_of(*scale));
         match whole {
             Some((unit, scale)) => write!(f, "{}{unit}", nanoseconds / scale),
             None if nanoseconds == 0 => f.write_str("0s"),

@@ -9,6 +9,7 @@ use tracing::{info, warn};
 use super::Failure;
 use crate::config::{Config, Loaded, available_memory};
 use crate::pipeline::{Addresses, Pipeline};
+use crate::receiver;
 use crate::sampler::Keep;
 use crate::telemetry::logging;
 
@@ -92,10 +93,12 @@ pub(super) fn serve(config: Config) -> Result<(), Failure> {
     })
 }
 
-/// Takes no requests: recovers what is there, judges it, delivers it.
+/// Recovers what is there, judges it, delivers it. The ports that senders know stay closed.
 pub(super) fn drain(mut config: Config, deadline: Duration) -> Result<(), Failure> {
-    config.receivers.otlp.grpc = None;
-    config.receivers.otlp.http = None;
+    config.receivers.otlp = receiver::Config { http: None, ..receiver::Config::default() };
+    if let Some(grpc) = &mut config.receivers.otlp.grpc {
+        grpc.listen = "127.0.0.1:0".to_owned();
+    }
     runtime()?.block_on(async {
         let mut signals = Signals::listen()?;
         info!(data = %config.data.path.display(), "draining");

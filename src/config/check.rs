@@ -68,7 +68,12 @@ impl<'a> Notes<'a> {
             return self.add(path, message);
         };
         match place::within(self.source, *at, value, offset) {
-            Some((line, column)) => self.found.push(self.source.mistake_at(line, column, 1, message)),
+            Some((line, column)) => {
+                // The column in the value gives way to the place in the file.
+                let own = message.strip_prefix("column ").and_then(|rest| rest.split_once(": "));
+                let message = own.map_or(message, |(_, message)| message);
+                self.found.push(self.source.mistake_at(line, column, 1, message));
+            }
             None => self.push(path, *at, message.to_owned()),
         }
     }

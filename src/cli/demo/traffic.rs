@@ -23,7 +23,7 @@ struct Operation {
     spread: f64,
     failures_per_mille: u32,
     attributes: &'static [(&'static str, &'static str)],
-    calls: &'static [&'static Operation],
+    calls: &'static [&'static Self],
 }
 
 const HTTP_GET: &[(&str, &str)] = &[("http.request.method", "GET"), ("url.scheme", "https")];
@@ -38,6 +38,7 @@ const WEBSOCKET: &[(&str, &str)] = &[("network.protocol.name", "websocket")];
 mod operations {
     use super::*;
 
+    #[expect(clippy::too_many_arguments, reason = "a row of the table below")]
     const fn operation(
         service: &'static str, name: &'static str, kind: SpanKind, median_ms: f64, spread: f64,
         failures_per_mille: u32, attributes: &'static [(&'static str, &'static str)],
