@@ -622,3 +622,48 @@ fn a_trace_is_found_by_bloom_filter_bounds_and_one_page_index() {
     let filter = metadata.row_group(0).column(0).bloom_filter_offset().unwrap() as u64;
     assert!(filter >= last_row_group_end.0 + last_row_group_end.1, "filters stand at the end");
 }
+
+#[test]
+fn text_that_is_not_utf8_is_written_with_replacement_characters() {
+    let good = request(vec![span(1, vec![text("kkk", "vvv"), text("http.route", "rrr")])]);
+    let mut piece = piece(&good);
+    let mut otlp = piece.otlp.to_vec();
+    for old in [b"kkk", b"vvv", b"rrr"] {
+        let at = otlp.windows(3).position(|bytes| bytes == old).unwrap();
+        otlp[at + 1] = 0xff;
+    }
+    piece.otlp = Bytes::from(otlp);
+    let row = &rows(&file(vec![piece]).0)[0];
+    assert_eq!(string(&row["http_route"]), "r\u{fffd}r");
+    let Field::MapInternal(map) = &row["attributes"] else { panic!("no map") };
+    assert_eq!(map.entries(), [(Field::Str("k\u{fffd}k".into()), Field::Str("v\u{fffd}v".into()))]);
+}
+
+#[test]
+fn a_row_group_of_large_spans_ends_before_its_rows_do() {
+    let large = "x".repeat(8 << 20);
+    let pieces: Vec<_> = (1..=20u8)
+        .map(|n| {
+            piece(&request(vec![Span { trace_id: vec![n; 16], ..span(n, vec![text("large", &large)]) }]))
+        })
+        .collect();
+    let (file, summary) = file(pieces);
+    assert_eq!(summary.rows, 20);
+    let reader = SerializedFileReader::new(file).unwrap();
+    assert!(reader.metadata().row_groups().iter().all(|group| group.num_rows() <= 9));
+}
+
+#[test]
+fn pieces_of_one_trace_are_sorted_together_up_to_a_bound() {
+    let large = "x".repeat(6 << 20);
+    let pieces = [5u8, 1, 4, 2].map(|n| piece(&request(vec![span(n, vec![text("large", &large)])])));
+    let (file, _) = file(pieces.to_vec());
+    let order: Vec<u8> = rows(&file).iter().map(|row| bytes(&row["span_id"])[0]).collect();
+    assert_eq!(order, [1, 5, 2, 4], "two pieces fit the bound, sorted; then the next two");
+}
+
+#[test]
+fn nothing_makes_a_file_without_rows() {
+    let (file, summary) = file(vec![]);
+    assert_eq!((summary.rows, rows(&file).len()), (0, 0));
+}
