@@ -1,0 +1,328 @@
+//! The log in memory: a queue of segments that holds the bytes of every record until its segment retires.
+//!
+//! A segment's memory is allocated once and filled by copying; offsets are those of the file. A record,
+//! once appended, never moves, so readers hold no lock while they read, and a retired segment's bytes
+//! live as long as someone still reads them.
+
+use super::record::{self, Damage, Parsed};
+use super::segment::SEGMENT_HEADER;
+use crate::trace::Position;
+use bytes::{Bytes, BytesMut};
+use parking_lot::{Mutex, RwLock};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+/// The size that segments have unless a test says otherwise.
+pub const SEGMENT_BYTES: usize = 4 << 20;
+
+/// What one record costs beside its bytes: its place in the segment's list.
+const RECORD_COST: usize = size_of::<StoredRecord>();
+
+/// The live segments. Appenders are serialised by the caller; anyone reads.
+#[derive(Debug)]
+pub struct Memory {
+    segment_bytes: usize,
+    /// Room that is left in the newest segment. Held by the appender only.
+    room: Mutex<BytesMut>,
+    live: RwLock<Live>,
+    bytes: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Live {
+    segments: VecDeque<Arc<Segment>>,
+    next_number: u32,
+}
+
+/// What `append` did.
+#[derive(Clone, Debug)]
+pub struct AppendedRecord {
+    pub record: StoredRecord,
+    /// It is the first of its segment.
+    pub opened: bool,
+}
+
+/// A run of records. The newest still grows.
+#[derive(Debug)]
+pub struct Segment {
+    pub number: u32,
+    records: RwLock<Vec<StoredRecord>>,
+    used: AtomicUsize,
+    charged: AtomicUsize,
+    first_arrival_ms: AtomicU64,
+    last_arrival_ms: AtomicU64,
+}
+
+/// A record in memory: header, tenant and body in one piece.
+#[derive(Clone, Debug)]
+pub struct StoredRecord {
+    pub at: Position,
+    pub bytes: Bytes,
+}
+
+impl Memory {
+    /// Numbering begins at `first_segment`.
+    pub fn new(segment_bytes: usize, first_segment: u32) -> Self {
+        let live = Live { segments: VecDeque::new(), next_number: first_segment };
+        Self {
+            segment_bytes,
+            room: Mutex::new(BytesMut::new()),
+            live: RwLock::new(live),
+            bytes: AtomicUsize::new(0),
+        }
+    }
+
+    /// Copies a record in behind all others. The caller's order lock is held: positions follow the order of calls.
+    pub fn append(&self, head: &[u8], body: &[u8], arrival_ms: u64) -> AppendedRecord {
+        let len = head.len() + body.len();
+        let mut room = self.room.lock();
+        let newest = self.newest().filter(|segment| segment.fits(len, self.segment_bytes));
+        let opened = newest.is_none();
+        let segment = newest.unwrap_or_else(|| self.open(len, arrival_ms, &mut room));
+        room.extend_from_slice(head);
+        room.extend_from_slice(body);
+        let bytes = room.split().freeze();
+        self.bytes.fetch_add(len + RECORD_COST, Relaxed);
+        AppendedRecord { record: segment.push(bytes, arrival_ms), opened }
+    }
+
+    fn open(&self, record_len: usize, arrival_ms: u64, room: &mut BytesMut) -> Arc<Segment> {
+        *room = BytesMut::with_capacity(record_len.max(self.segment_bytes));
+        let mut live = self.live.write();
+        let segment = Arc::new(Segment::new(live.next_number, arrival_ms));
+        live.next_number += 1;
+        live.segments.push_back(segment.clone());
+        segment
+    }
+
+    /// Counts what the index spends on a segment's records; it makes the segment full as its bytes do.
+    pub fn charge(&self, segment: u32, bytes: usize) {
+        let live = self.live.read(); // held, so that a segment does not retire between the two sums
+        if let Some(segment) = live.get(segment) {
+            segment.charged.fetch_add(bytes, Relaxed);
+            self.bytes.fetch_add(bytes, Relaxed);
+        }
+    }
+
+    pub fn segment(&self, number: u32) -> Option<Arc<Segment>> {
+        self.live.read().get(number).cloned()
+    }
+
+    pub fn oldest(&self) -> Option<Arc<Segment>> {
+        self.live.read().segments.front().cloned()
+    }
+
+    pub fn newest(&self) -> Option<Arc<Segment>> {
+        self.live.read().segments.back().cloned()
+    }
+
+    /// Takes the oldest segment out, unless it is the one that is appended to.
+    pub fn retire_oldest(&self) -> Option<Arc<Segment>> {
+        let mut live = self.live.write();
+        if live.segments.len() < 2 {
+            return None;
+        }
+        let retired = live.segments.pop_front()?;
+        self.bytes.fetch_sub(retired.cost(), Relaxed);
+        Some(retired)
+    }
+
+    /// Bytes of all live records, and what was charged for them.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Relaxed)
+    }
+
+    /// Live segments.
+    pub fn len(&self) -> usize {
+        self.live.read().segments.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.live.read().segments.is_empty()
+    }
+
+    /// The first number that is still reachable; the next one to be opened if nothing is.
+    pub fn low(&self) -> u32 {
+        let live = self.live.read();
+        live.segments.front().map_or(live.next_number, |segment| segment.number)
+    }
+
+    /// The record that holds the byte at `at`; `None` once it has retired.
+    pub fn record_of(&self, at: Position) -> Option<StoredRecord> {
+        self.segment(at.segment)?.record_of(at.offset)
+    }
+}
+
+impl Live {
+    fn get(&self, number: u32) -> Option<&Arc<Segment>> {
+        let low = self.segments.front()?.number;
+        self.segments.get(number.checked_sub(low)? as usize)
+    }
+}
+
+impl Segment {
+    fn new(number: u32, opened_ms: u64) -> Self {
+        Self {
+            number,
+            records: RwLock::default(),
+            used: AtomicUsize::new(0),
+            charged: AtomicUsize::new(0),
+            first_arrival_ms: AtomicU64::new(opened_ms),
+            last_arrival_ms: AtomicU64::new(opened_ms),
+        }
+    }
+
+    fn fits(&self, len: usize, segment_bytes: usize) -> bool {
+        self.cost() + len + RECORD_COST <= segment_bytes
+    }
+
+    fn push(&self, bytes: Bytes, arrival_ms: u64) -> StoredRecord {
+        let len = bytes.len();
+        let offset = SEGMENT_HEADER + self.used.load(Relaxed);
+        let record = StoredRecord { at: Position::new(self.number, offset as u32), bytes };
+        let mut records = self.records.write();
+        records.push(record.clone());
+        drop(records);
+        self.used.fetch_add(len, Relaxed);
+        self.last_arrival_ms.store(arrival_ms, Relaxed);
+        record
+    }
+
+    /// The record that holds the byte at `offset`.
+    pub fn record_of(&self, offset: u32) -> Option<StoredRecord> {
+        let records = self.records.read();
+        let behind = records.partition_point(|record| record.at.offset <= offset);
+        let record = records.get(behind.checked_sub(1)?)?;
+        ((offset - record.at.offset) as usize).lt(&record.bytes.len()).then(|| record.clone())
+    }
+
+    /// All records so far, in order.
+    pub fn records(&self) -> Vec<StoredRecord> {
+        self.records.read().clone()
+    }
+
+    /// Bytes of its records.
+    pub fn used(&self) -> usize {
+        self.used.load(Relaxed)
+    }
+
+    /// What the index spends on it.
+    pub fn charged(&self) -> usize {
+        self.charged.load(Relaxed)
+    }
+
+    fn cost(&self) -> usize {
+        self.used() + self.records.read().len() * RECORD_COST + self.charged()
+    }
+
+    /// Arrival of its first record.
+    pub fn opened_ms(&self) -> u64 {
+        self.first_arrival_ms.load(Relaxed)
+    }
+
+    pub fn last_arrival_ms(&self) -> u64 {
+        self.last_arrival_ms.load(Relaxed)
+    }
+
+    /// Where the next record would begin.
+    pub fn end(&self) -> Position {
+        Position::new(self.number, (SEGMENT_HEADER + self.used()) as u32)
+    }
+}
+
+impl StoredRecord {
+    /// Where the record behind it begins.
+    pub fn end(&self) -> Position {
+        Position::new(self.at.segment, self.at.offset + self.bytes.len() as u32)
+    }
+
+    pub fn parse(&self) -> Result<Parsed<'_>, Damage> {
+        record::parse(&self.bytes)
+    }
+
+    /// The body, sharing the segment's memory.
+    pub fn body(&self) -> Bytes {
+        match self.parse() {
+            Ok(parsed) => self.bytes.slice(parsed.body()),
+            Err(_) => Bytes::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::record::{Head, RECORD_HEADER, Record};
+
+    fn append(memory: &Memory, arrival_ms: u64, body: &[u8]) -> AppendedRecord {
+        let record = Record { arrival_ms, tenant: "acme", kind: 1, more: false, member: 0, body };
+        memory.append(Head::new(&record).unwrap().as_bytes(), body, arrival_ms)
+    }
+
+    #[test]
+    fn a_record_is_found_by_any_byte_of_it() {
+        let memory = Memory::new(4096, 7);
+        let first = append(&memory, 1, b"one").record;
+        let second = append(&memory, 2, b"second").record;
+        assert_eq!(first.at, Position::new(7, SEGMENT_HEADER as u32));
+        assert_eq!(first.end(), second.at);
+        for offset in second.at.offset..second.end().offset {
+            let found = memory.record_of(Position::new(7, offset)).unwrap();
+            assert_eq!(found.at, second.at);
+            assert_eq!(found.body(), "second");
+            assert_eq!(found.parse().unwrap().tenant, "acme");
+        }
+        assert!(memory.record_of(second.end()).is_none());
+        assert!(memory.record_of(Position::new(7, SEGMENT_HEADER as u32 - 1)).is_none());
+        assert!(memory.record_of(Position::new(6, 100)).is_none());
+    }
+
+    #[test]
+    fn records_of_a_segment_share_one_allocation() {
+        let memory = Memory::new(1 << 20, 1);
+        let records: Vec<StoredRecord> =
+            (0..10).map(|n| append(&memory, n, &[n as u8; 100]).record).collect();
+        for pair in records.windows(2) {
+            assert_eq!(pair[0].bytes.as_ptr_range().end, pair[1].bytes.as_ptr());
+        }
+    }
+
+    #[test]
+    fn a_full_segment_is_followed_by_the_next_and_a_large_record_has_its_own() {
+        let memory = Memory::new(1000, 1);
+        let opened: Vec<bool> = (0..4).map(|n| append(&memory, n, &[0; 400]).opened).collect();
+        assert_eq!(opened, [true, false, true, false]);
+        let large = append(&memory, 9, &[0; 5000]);
+        assert_eq!((large.opened, large.record.at.segment), (true, 3));
+        assert_eq!(append(&memory, 10, b"").record.at, Position::new(4, SEGMENT_HEADER as u32));
+        assert_eq!(memory.segment(3).unwrap().last_arrival_ms(), 9);
+    }
+
+    #[test]
+    fn what_the_index_costs_fills_a_segment() {
+        let memory = Memory::new(1000, 1);
+        append(&memory, 1, &[0; 100]);
+        memory.charge(1, 900);
+        assert!(append(&memory, 2, &[0; 100]).opened);
+        assert_eq!(memory.segment(1).unwrap().charged(), 900);
+    }
+
+    #[test]
+    fn bytes_are_given_back_when_a_segment_retires_and_the_newest_never_does() {
+        let memory = Memory::new(1000, 1);
+        append(&memory, 1, &[0; 800]);
+        let kept = append(&memory, 2, &[7; 800]).record;
+        memory.charge(1, 50);
+        let both = memory.bytes();
+        assert_eq!(both, 2 * (RECORD_HEADER + 4 + 800 + RECORD_COST) + 50);
+        assert_eq!(memory.low(), 1);
+        assert_eq!(memory.retire_oldest().unwrap().number, 1);
+        assert_eq!(memory.bytes(), RECORD_HEADER + 4 + 800 + RECORD_COST);
+        assert!(memory.retire_oldest().is_none());
+        memory.charge(1, 50);
+        assert_eq!(memory.bytes(), RECORD_HEADER + 4 + 800 + RECORD_COST);
+        assert_eq!((memory.low(), memory.len()), (2, 1));
+        assert_eq!(kept.body(), vec![7; 800]);
+    }
+}
