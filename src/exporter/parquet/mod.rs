@@ -12,6 +12,7 @@ mod dictionary;
 mod encode;
 mod hybrid;
 mod lists;
+mod local;
 mod object;
 mod row_group;
 pub mod schema;
@@ -25,6 +26,7 @@ mod wire;
 
 pub use config::{Config, Roll, S3};
 pub use encode::{EncodeError, Summary, encode};
+pub use local::encode_to;
 pub use object::{Target, TargetError, name};
 pub use source::{Piece, PieceKey, Pieces, Segment};
 pub use upload::{OpenError, Store, UploadError};

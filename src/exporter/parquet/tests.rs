@@ -55,6 +55,10 @@ fn file(pieces: Vec<Piece>) -> (Bytes, Summary) {
         PieceKey { trace_id: TraceId::valid(id).unwrap(), position: Position::new(1, n as u32) }
     });
     let keys = keys.collect();
+    encoded(keys, pieces)
+}
+
+fn encoded(keys: Vec<PieceKey>, pieces: Vec<Piece>) -> (Bytes, Summary) {
     let mut file = Vec::new();
     let summary = encode(&Memory(pieces), keys, &SEGMENT, &mut file).unwrap();
     assert_eq!(summary.bytes, file.len() as u64);
@@ -633,7 +637,8 @@ fn text_that_is_not_utf8_is_written_with_replacement_characters() {
         otlp[at + 1] = 0xff;
     }
     piece.otlp = Bytes::from(otlp);
-    let row = &rows(&file(vec![piece]).0)[0];
+    let key = PieceKey { trace_id: TraceId([1; 16]), position: Position::new(1, 0) };
+    let row = &rows(&encoded(vec![key], vec![piece]).0)[0];
     assert_eq!(string(&row["http_route"]), "r\u{fffd}r");
     let Field::MapInternal(map) = &row["attributes"] else { panic!("no map") };
     assert_eq!(map.entries(), [(Field::Str("k\u{fffd}k".into()), Field::Str("v\u{fffd}v".into()))]);
@@ -666,4 +671,19 @@ fn pieces_of_one_trace_are_sorted_together_up_to_a_bound() {
 fn nothing_makes_a_file_without_rows() {
     let (file, summary) = file(vec![]);
     assert_eq!((summary.rows, rows(&file).len()), (0, 0));
+}
+
+#[test]
+fn a_file_on_disk_is_made_again_over_what_an_attempt_left() {
+    use crate::log::{Disk, Open, Storage};
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = folder.path().join("encoding.parquet");
+    std::fs::write(&path, vec![1; 1 << 20]).unwrap();
+    let keys = vec![PieceKey { trace_id: TraceId([1; 16]), position: Position::new(1, 0) }];
+    let pieces = Memory(vec![piece(&request(vec![span(1, vec![])]))]);
+    let (_, summary) = encode_to(&Disk, &path, &pieces, keys.clone(), &SEGMENT).unwrap();
+    let written = Bytes::from(std::fs::read(&path).unwrap());
+    assert_eq!(summary.bytes, written.len() as u64);
+    assert_eq!(written, encoded(keys, pieces.0).0);
+    assert_eq!(Disk.open(&path, Open::Read).unwrap().len().unwrap(), summary.bytes);
 }
