@@ -19,7 +19,7 @@ use uuid::Uuid;
 /// Spans that a generator makes before it repeats itself under other trace IDs.
 const DISTINCT: usize = 16_384;
 const SEEDS: u64 = 4;
-const ROUNDS: usize = 9;
+const ROUNDS: usize = 15;
 
 /// Pieces in memory, numbered by their position's offset.
 struct Memory(Vec<Piece>);

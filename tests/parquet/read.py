@@ -6,7 +6,6 @@ A PATH is a file, or a folder of files below date=.../hour=...; the partitions b
 """
 
 import argparse
-import json
 import os
 import sys
 
@@ -25,27 +24,23 @@ def files(path):
     return os.path.join(path, "**", "*.parquet") if os.path.isdir(path) else path
 
 
-def plain(value):
-    """What JSON has no word for, as text."""
-    return value.hex() if isinstance(value, bytes) else str(value)
-
-
 def main():
     given = arguments()
     paths = [files(path) for path in given.paths]
     query = f"""
-        SELECT {given.columns}
-        FROM read_parquet({paths!r}, hive_partitioning = true, hive_types_autocast = false)
-        WHERE {given.where}
-        ORDER BY trace_id, start_time_unix_nano, span_id
+        SELECT to_json(rows) FROM (
+            SELECT {given.columns}
+            FROM read_parquet({paths!r}, hive_partitioning = true, hive_types_autocast = false)
+            WHERE {given.where}
+            ORDER BY trace_id, start_time_unix_nano, span_id
+        ) rows
     """
     connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'")
     rows = connection.execute(query)
-    names = [column[0] for column in rows.description]
     while batch := rows.fetchmany(1000):
-        for row in batch:
-            print(json.dumps(dict(zip(names, row)), default=plain, ensure_ascii=False))
+        for (row,) in batch:
+            print(row)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ use parquet::schema::types::ColumnDescPtr;
 
 use super::attributes::{Attributes, Column};
 use super::chunk::{Chunk, ChunkWriter, Extras, Levels, Values};
-use super::row_group::{Events, Links, RowGroup};
+use super::lists::{Events, Links};
+use super::row_group::RowGroup;
 use super::texts::{NULL, Store, Texts};
 
 /// Writes the columns of one row group.

@@ -71,7 +71,8 @@ fn stored<'a>(page: &'a [u8], starts: &[u32], number: u32) -> &'a [u8] {
 /// Appends `value`, as UTF-8 whatever it is.
 #[inline]
 pub(super) fn append_text(text: &mut Vec<u8>, value: &[u8]) {
-    if simdutf8::basic::from_utf8(value).is_ok() {
+    // Most text is short and ASCII, which is faster to ask first.
+    if value.is_ascii() || simdutf8::basic::from_utf8(value).is_ok() {
         text.extend_from_slice(value);
     } else {
         text.extend_from_slice(String::from_utf8_lossy(value).as_bytes());

@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, SortingColumn};
 use parquet::file::properties::{BloomFilterPosition, EnabledStatistics, WriterProperties};
 use parquet::file::writer::SerializedFileWriter;
@@ -42,9 +43,11 @@ pub enum EncodeError {
     #[error("read a piece at {position:?} of the outbox")]
     Read { position: crate::trace::Position, source: io::Error },
     #[error("write the Parquet file")]
-    Write(#[from] parquet::errors::ParquetError),
+    Write(#[from] ParquetError),
     #[error("prepare compression")]
-    Compressor(#[from] io::Error),
+    Compressor(#[source] io::Error),
+    #[error("create the Parquet file")]
+    Create(#[source] io::Error),
 }
 
 /// Writes the pieces listed in `keys` to `sink`.
@@ -77,7 +80,7 @@ impl<W: Write + Send> File<W> {
         let columns = SchemaDescriptor::new(schema.clone()).columns().to_vec();
         let properties = Arc::new(properties(segment, &columns));
         let writer = SerializedFileWriter::new(sink, schema, properties)?;
-        let chunks = ChunkWriter::new()?;
+        let chunks = ChunkWriter::new().map_err(EncodeError::Compressor)?;
         Ok(Self { writer, chunks, columns, group: RowGroup::new(), summary: Summary::default() })
     }
 
@@ -137,7 +140,7 @@ impl<W: Write + Send> File<W> {
     fn finish(mut self) -> Result<Summary, EncodeError> {
         self.flush()?;
         self.writer.finish()?;
-        self.writer.inner_mut().flush()?;
+        self.writer.inner_mut().flush().map_err(ParquetError::from)?;
         self.summary.bytes = self.writer.bytes_written() as u64;
         Ok(self.summary)
     }

@@ -2,8 +2,10 @@
 //!
 //! <https://parquet.apache.org/docs/file-format/data-pages/encodings/#RLE>
 
-/// A run is written as such if it still has this many values after the group before it is filled up.
-const RUN_MIN: usize = 16;
+/// Values are packed, and looked at, in groups of so many.
+const GROUP: usize = 8;
+/// Shorter runs are packed like other values.
+const RUN_MIN: usize = 2 * GROUP;
 
 /// Bits that hold every value up to `max`.
 pub(super) fn width(max: u32) -> u8 {
@@ -14,12 +16,15 @@ pub(super) fn width(max: u32) -> u8 {
 pub(super) fn encode<T: Copy + Eq + Into<u32>>(values: &[T], width: u8, out: &mut Vec<u8>) {
     let mut literals = 0;
     let mut at = 0;
-    while at < values.len() {
+    while let Some(group) = values[at..].first_chunk() {
+        if !uniform(group, group[0]) {
+            at += GROUP;
+            continue;
+        }
         let run = run_len(&values[at..]);
-        let filled_up = at + (8 - (at - literals) % 8) % 8;
-        if at + run >= filled_up + RUN_MIN {
-            pack_groups(&values[literals..filled_up], width, out);
-            repeat(values[at], at + run - filled_up, width, out);
+        if run >= RUN_MIN {
+            pack_groups(&values[literals..at], width, out);
+            repeat(values[at], run, width, out);
             literals = at + run;
         }
         at += run;
@@ -28,8 +33,16 @@ pub(super) fn encode<T: Copy + Eq + Into<u32>>(values: &[T], width: u8, out: &mu
 }
 
 #[inline]
+fn uniform<T: Copy + Eq>(group: &[T; GROUP], value: T) -> bool {
+    group.iter().fold(true, |same, &other| same & (other == value))
+}
+
+/// Length of the run at the start, in whole groups unless it goes to the end.
 fn run_len<T: Copy + Eq>(values: &[T]) -> usize {
-    values.iter().position(|value| *value != values[0]).unwrap_or(values.len())
+    let (groups, rest) = values.as_chunks::<GROUP>();
+    let run = groups.iter().take_while(|group| uniform(group, values[0])).count() * GROUP;
+    let to_the_end = run == values.len() - rest.len() && rest.iter().all(|&value| value == values[0]);
+    if to_the_end { values.len() } else { run }
 }
 
 fn repeat<T: Into<u32>>(value: T, times: usize, width: u8, out: &mut Vec<u8>) {
@@ -43,9 +56,9 @@ fn pack_groups<T: Copy + Into<u32>>(values: &[T], width: u8, out: &mut Vec<u8>) 
     if values.is_empty() {
         return;
     }
-    let groups = values.len().div_ceil(8);
+    let groups = values.len().div_ceil(GROUP);
     varint((groups as u64) << 1 | 1, out);
-    pack(values, groups * 8, width, out);
+    pack(values, groups * GROUP, width, out);
 }
 
 /// Values of `width` bits one after the other, lowest bit first, and zeros up to `places`, a multiple of eight.

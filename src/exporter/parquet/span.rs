@@ -4,6 +4,9 @@ use std::ops::Range;
 
 use super::wire::{Field, Fields};
 
+/// About what an attribute takes in a request: room is made for so many.
+const ATTRIBUTE_BYTES: usize = 64;
+
 /// What one piece holds, in the order it was sent.
 #[derive(Debug, Default)]
 pub(super) struct Contents<'a> {
@@ -93,7 +96,8 @@ pub(super) fn attributes(message: &[u8], number: u64) -> impl Iterator<Item = At
 impl<'a> Contents<'a> {
     /// Reads an `ExportTraceServiceRequest`.
     pub(super) fn read(request: &'a [u8]) -> Self {
-        let mut contents = Self::default();
+        let mut contents =
+            Self { attributes: Vec::with_capacity(request.len() / ATTRIBUTE_BYTES), ..Self::default() };
         for (number, field) in Fields(request) {
             if number == 1 {
                 contents.add_resource_spans(field.bytes());

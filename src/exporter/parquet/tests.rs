@@ -55,6 +55,10 @@ fn file(pieces: Vec<Piece>) -> (Bytes, Summary) {
         PieceKey { trace_id: TraceId::valid(id).unwrap(), position: Position::new(1, n as u32) }
     });
     let keys = keys.collect();
+    encoded(keys, pieces)
+}
+
+fn encoded(keys: Vec<PieceKey>, pieces: Vec<Piece>) -> (Bytes, Summary) {
     let mut file = Vec::new();
     let summary = encode(&Memory(pieces), keys, &SEGMENT, &mut file).unwrap();
     assert_eq!(summary.bytes, file.len() as u64);
@@ -621,4 +625,65 @@ fn a_trace_is_found_by_bloom_filter_bounds_and_one_page_index() {
     let last_row_group_end = metadata.row_groups().last().unwrap().columns().last().unwrap().byte_range();
     let filter = metadata.row_group(0).column(0).bloom_filter_offset().unwrap() as u64;
     assert!(filter >= last_row_group_end.0 + last_row_group_end.1, "filters stand at the end");
+}
+
+#[test]
+fn text_that_is_not_utf8_is_written_with_replacement_characters() {
+    let good = request(vec![span(1, vec![text("kkk", "vvv"), text("http.route", "rrr")])]);
+    let mut piece = piece(&good);
+    let mut otlp = piece.otlp.to_vec();
+    for old in [b"kkk", b"vvv", b"rrr"] {
+        let at = otlp.windows(3).position(|bytes| bytes == old).unwrap();
+        otlp[at + 1] = 0xff;
+    }
+    piece.otlp = Bytes::from(otlp);
+    let key = PieceKey { trace_id: TraceId([1; 16]), position: Position::new(1, 0) };
+    let row = &rows(&encoded(vec![key], vec![piece]).0)[0];
+    assert_eq!(string(&row["http_route"]), "r\u{fffd}r");
+    let Field::MapInternal(map) = &row["attributes"] else { panic!("no map") };
+    assert_eq!(map.entries(), [(Field::Str("k\u{fffd}k".into()), Field::Str("v\u{fffd}v".into()))]);
+}
+
+#[test]
+fn a_row_group_of_large_spans_ends_before_its_rows_do() {
+    let large = "x".repeat(8 << 20);
+    let pieces: Vec<_> = (1..=20u8)
+        .map(|n| {
+            piece(&request(vec![Span { trace_id: vec![n; 16], ..span(n, vec![text("large", &large)]) }]))
+        })
+        .collect();
+    let (file, summary) = file(pieces);
+    assert_eq!(summary.rows, 20);
+    let reader = SerializedFileReader::new(file).unwrap();
+    assert!(reader.metadata().row_groups().iter().all(|group| group.num_rows() <= 9));
+}
+
+#[test]
+fn pieces_of_one_trace_are_sorted_together_up_to_a_bound() {
+    let large = "x".repeat(6 << 20);
+    let pieces = [5u8, 1, 4, 2].map(|n| piece(&request(vec![span(n, vec![text("large", &large)])])));
+    let (file, _) = file(pieces.to_vec());
+    let order: Vec<u8> = rows(&file).iter().map(|row| bytes(&row["span_id"])[0]).collect();
+    assert_eq!(order, [1, 5, 2, 4], "two pieces fit the bound, sorted; then the next two");
+}
+
+#[test]
+fn nothing_makes_a_file_without_rows() {
+    let (file, summary) = file(vec![]);
+    assert_eq!((summary.rows, rows(&file).len()), (0, 0));
+}
+
+#[test]
+fn a_file_on_disk_is_made_again_over_what_an_attempt_left() {
+    use crate::log::{Disk, Open, Storage};
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = folder.path().join("encoding.parquet");
+    std::fs::write(&path, vec![1; 1 << 20]).unwrap();
+    let keys = vec![PieceKey { trace_id: TraceId([1; 16]), position: Position::new(1, 0) }];
+    let pieces = Memory(vec![piece(&request(vec![span(1, vec![])]))]);
+    let (_, summary) = encode_to(&Disk, &path, &pieces, keys.clone(), &SEGMENT).unwrap();
+    let written = Bytes::from(std::fs::read(&path).unwrap());
+    assert_eq!(summary.bytes, written.len() as u64);
+    assert_eq!(written, encoded(keys, pieces.0).0);
+    assert_eq!(Disk.open(&path, Open::Read).unwrap().len().unwrap(), summary.bytes);
 }

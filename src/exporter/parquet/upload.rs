@@ -3,19 +3,18 @@
 //! An object appears whole or not at all, under a name that follows from its segment. Uploading it again replaces it by the same
 //! bytes, so an upload that was cut short, or whose answer was lost, is repeated.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::path::Path as ObjectPath;
 use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, WriteMultipart};
-use tokio::fs::File;
-use tokio::io::AsyncReadExt;
 
 use super::config::{Config, S3};
 use super::object::{Target, TargetError};
+use crate::log::File;
 
 /// An upload's parts are of this size, so that an object may have 80 GB.
 const PART_BYTES: usize = 8 << 20;
@@ -52,8 +51,8 @@ pub enum UploadError {
     /// Trying again may help.
     #[error("{place} does not take the object: {reason}")]
     Failed { place: String, reason: String },
-    #[error("read {path}")]
-    Local { path: PathBuf, source: io::Error },
+    #[error("read the file to upload")]
+    Local(#[source] io::Error),
 }
 
 impl Store {
@@ -73,10 +72,10 @@ impl Store {
         Ok(Self { place })
     }
 
-    /// Puts the file at `from` under `name`; whatever had that name is replaced.
-    pub async fn upload(&self, from: &Path, name: &str) -> Result<(), UploadError> {
+    /// Puts the file under `name`; whatever had that name is replaced.
+    pub async fn upload(&self, from: Arc<dyn File>, name: &str) -> Result<(), UploadError> {
         match &self.place {
-            Place::Folder(folder) => copy(from.to_owned(), folder.join(name)).await,
+            Place::Folder(folder) => copy(from, folder.join(name)).await,
             Place::S3 { store, bucket, prefix } => {
                 let path = [prefix, name].into_iter().filter(|part| !part.is_empty());
                 let path = path.collect::<Vec<_>>().join("/");
@@ -85,23 +84,22 @@ impl Store {
                     place: place.clone(),
                     reason: error.to_string(),
                 })?;
-                put(store.as_ref(), &path, from).await.map_err(|error| error.into_upload_error(place, from))
+                put(store.as_ref(), &path, from).await.map_err(|error| error.into_upload_error(place))
             }
         }
     }
 }
 
 /// Memory: [`PARTS`] parts and the one being read.
-async fn put(store: &dyn ObjectStore, path: &ObjectPath, from: &Path) -> Result<(), PutError> {
-    let mut file = tokio::fs::File::open(from).await?;
-    if file.metadata().await?.len() <= PART_BYTES as u64 {
-        let object = read_part(&mut file).await?;
+async fn put(store: &dyn ObjectStore, path: &ObjectPath, from: Arc<dyn File>) -> Result<(), PutError> {
+    if from.len()? <= PART_BYTES as u64 {
+        let object = read_part(from, 0).await?;
         store.put(path, object.into()).await?;
         return Ok(());
     }
     let upload = store.put_multipart(path).await?;
     let mut parts = WriteMultipart::new_with_chunk_size(upload, PART_BYTES);
-    match send(&mut file, &mut parts).await {
+    match send(from, &mut parts).await {
         Ok(()) => {
             parts.finish().await?;
             Ok(())
@@ -114,24 +112,30 @@ async fn put(store: &dyn ObjectStore, path: &ObjectPath, from: &Path) -> Result<
     }
 }
 
-async fn send(file: &mut File, parts: &mut WriteMultipart) -> Result<(), PutError> {
+async fn send(from: Arc<dyn File>, parts: &mut WriteMultipart) -> Result<(), PutError> {
+    let mut at = 0;
     loop {
-        let part = read_part(file).await?;
+        let part = read_part(from.clone(), at).await?;
         if part.is_empty() {
             return Ok(());
         }
+        at += part.len() as u64;
         parts.wait_for_capacity(PARTS).await?;
         parts.put(part);
     }
 }
 
-/// The next [`PART_BYTES`] of the file; fewer at its end.
-async fn read_part(file: &mut File) -> io::Result<Bytes> {
-    let mut part = BytesMut::with_capacity(PART_BYTES);
-    while part.len() < PART_BYTES
-        && file.take((PART_BYTES - part.len()) as u64).read_buf(&mut part).await? > 0
-    {}
-    Ok(part.freeze())
+/// [`PART_BYTES`] of the file from `at`; fewer at its end.
+async fn read_part(from: Arc<dyn File>, at: u64) -> io::Result<Bytes> {
+    tokio::task::spawn_blocking(move || read_part_now(from.as_ref(), at)).await?
+}
+
+fn read_part_now(from: &dyn File, at: u64) -> io::Result<Bytes> {
+    let mut part =
+        vec![0; PART_BYTES.min(usize::try_from(from.len()?.saturating_sub(at)).unwrap_or(PART_BYTES))];
+    let len = from.read_at(at, &mut part)?;
+    part.truncate(len);
+    Ok(Bytes::from(part))
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -143,9 +147,9 @@ enum PutError {
 }
 
 impl PutError {
-    fn into_upload_error(self, place: String, from: &Path) -> UploadError {
+    fn into_upload_error(self, place: String) -> UploadError {
         match self {
-            Self::Local(source) => UploadError::Local { path: from.to_owned(), source },
+            Self::Local(source) => UploadError::Local(source),
             Self::Store(error) => {
                 let reason = chain(&error);
                 match error {
@@ -175,9 +179,9 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 /// Writes beside the object and renames: readers see all of it or nothing. The name beside it is always the same, so that
 /// the next attempt replaces what a crash left.
-async fn copy(from: PathBuf, to: PathBuf) -> Result<(), UploadError> {
+async fn copy(from: Arc<dyn File>, to: PathBuf) -> Result<(), UploadError> {
     let place = to.display().to_string();
-    let copied = tokio::task::spawn_blocking(move || copy_now(&from, &to)).await;
+    let copied = tokio::task::spawn_blocking(move || copy_now(from.as_ref(), &to)).await;
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::PermissionDenied | io::ErrorKind::NotADirectory => {
             UploadError::Refused { place: place.clone(), reason: error.to_string() }
@@ -187,14 +191,23 @@ async fn copy(from: PathBuf, to: PathBuf) -> Result<(), UploadError> {
     copied.map_err(|error| failed(error.into()))?.map_err(failed)
 }
 
-fn copy_now(from: &Path, to: &Path) -> io::Result<()> {
+fn copy_now(from: &dyn File, to: &Path) -> io::Result<()> {
     let (Some(folder), Some(name)) = (to.parent(), to.file_name().and_then(|name| name.to_str())) else {
         return Err(io::ErrorKind::InvalidFilename.into());
     };
     std::fs::create_dir_all(folder)?;
     let beside = folder.join(format!(".{name}.part"));
-    std::fs::copy(from, &beside)?;
-    std::fs::File::open(&beside)?.sync_all()?;
+    let mut copy = std::fs::File::create(&beside)?;
+    let mut at = 0;
+    loop {
+        let part = read_part_now(from, at)?;
+        if part.is_empty() {
+            break;
+        }
+        copy.write_all(&part)?;
+        at += part.len() as u64;
+    }
+    copy.sync_all()?;
     std::fs::rename(&beside, to)?;
     std::fs::File::open(folder)?.sync_all()
 }

@@ -1,6 +1,6 @@
 //! Uploads to a folder and to an S3 server in this process that checks signatures.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use s3s::auth::SimpleAuth;
@@ -42,10 +42,10 @@ fn config(endpoint: &str, secret: &str) -> Config {
     Config { url: "s3://traces/some/prefix".into(), s3, ..Config::default() }
 }
 
-fn file(folder: &Path, bytes: &[u8]) -> PathBuf {
+fn file(folder: &Path, bytes: &[u8]) -> Arc<dyn File> {
     let path = folder.join("file");
     std::fs::write(&path, bytes).unwrap();
-    path
+    crate::log::Storage::open(&crate::log::Disk, &path, crate::log::Open::Read).unwrap()
 }
 
 /// The only object below `folder`, whatever the server has beside it.
@@ -72,7 +72,7 @@ async fn an_object_of_several_parts_appears_in_the_bucket_and_again() {
     let from = file(local.path(), &bytes);
     let store = Store::open(&config(&endpoint, "secret")).unwrap();
     for _ in 0..2 {
-        store.upload(&from, NAME).await.unwrap();
+        store.upload(from.clone(), NAME).await.unwrap();
         let (path, uploaded) = object(&root.path().join("traces"));
         assert_eq!(path, Path::new("some/prefix").join(NAME));
         assert!(uploaded == bytes);
@@ -84,7 +84,7 @@ async fn a_small_object_is_one_request() {
     let (root, endpoint) = server().await;
     let local = TempDir::new().unwrap();
     let store = Store::open(&config(&endpoint, "secret")).unwrap();
-    store.upload(&file(local.path(), b"small"), NAME).await.unwrap();
+    store.upload(file(local.path(), b"small"), NAME).await.unwrap();
     assert_eq!(object(&root.path().join("traces")).1, b"small");
 }
 
@@ -94,7 +94,7 @@ async fn a_wrong_secret_is_refused_and_said_so() {
     let local = TempDir::new().unwrap();
     let from = file(local.path(), b"small");
     let store = Store::open(&config(&endpoint, "wrong")).unwrap();
-    let error = store.upload(&from, NAME).await.unwrap_err();
+    let error = store.upload(from.clone(), NAME).await.unwrap_err();
     assert!(matches!(error, UploadError::Refused { .. }), "{error}");
     let said = error.to_string();
     assert!(said.starts_with("s3://traces/some/prefix/tenant="), "{said}");
@@ -114,7 +114,7 @@ async fn a_folder_takes_objects_whole_and_what_a_crash_left_is_replaced() {
     let config = Config { url: format!("file:{}", target.display()), ..Config::default() };
     let store = Store::open(&config).unwrap();
     for _ in 0..2 {
-        store.upload(&from, NAME).await.unwrap();
+        store.upload(from.clone(), NAME).await.unwrap();
         assert_eq!(object(&target), (NAME.into(), b"rows".to_vec()));
     }
 }

@@ -32,35 +32,37 @@ pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 impl<'a> Iterator for Fields<'a> {
     type Item = (u64, Field<'a>);
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            let tag = self.varint()?;
-            let field = match tag & 7 {
-                0 => Field::Number(self.varint()?),
-                1 => Field::Number(u64::from_le_bytes(*self.0.split_off(..8)?.first_chunk()?)),
-                2 => {
-                    let len = usize::try_from(self.varint()?).ok()?;
-                    Field::Bytes(self.0.split_off(..len)?)
-                }
-                3 => {
-                    self.pass_group()?;
-                    continue;
-                }
-                5 => Field::Number(u64::from(u32::from_le_bytes(*self.0.split_off(..4)?.first_chunk()?))),
-                _ => return None,
-            };
-            return Some((tag >> 3, field));
-        }
+        let tag = self.varint()?;
+        let field = match tag & 7 {
+            0 => Field::Number(self.varint()?),
+            1 => Field::Number(u64::from_le_bytes(*self.0.split_off(..8)?.first_chunk()?)),
+            2 => {
+                let len = usize::try_from(self.varint()?).ok()?;
+                Field::Bytes(self.0.split_off(..len)?)
+            }
+            3 => return self.after_group(),
+            5 => Field::Number(u64::from(u32::from_le_bytes(*self.0.split_off(..4)?.first_chunk()?))),
+            _ => return None,
+        };
+        Some((tag >> 3, field))
     }
 }
 
-impl Fields<'_> {
-    #[inline]
+impl<'a> Fields<'a> {
+    #[inline(always)]
     fn varint(&mut self) -> Option<u64> {
         let (&first, rest) = self.0.split_first()?;
         self.0 = rest;
         if first < 0x80 { Some(u64::from(first)) } else { self.long_varint(first) }
+    }
+
+    /// The field after a group.
+    #[cold]
+    fn after_group(&mut self) -> Option<(u64, Field<'a>)> {
+        self.pass_group()?;
+        self.next()
     }
 
     #[cold]
