@@ -10,7 +10,7 @@ const RESERVE_SHARE: usize = 16;
 
 /// See the module.
 #[derive(Debug)]
-pub struct Budget {
+pub(super) struct Budget {
     limit: usize,
     in_flight: AtomicUsize,
     log: Arc<Memory>,
@@ -18,37 +18,37 @@ pub struct Budget {
 
 /// Bytes charged for a request while it is in flight; given back when dropped.
 #[derive(Debug)]
-pub struct Room {
+pub(super) struct Room {
     budget: Arc<Budget>,
     bytes: usize,
 }
 
 impl Budget {
-    pub fn new(limit: usize, log: Arc<Memory>) -> Self {
+    pub(super) fn new(limit: usize, log: Arc<Memory>) -> Self {
         Self { limit, in_flight: AtomicUsize::new(0), log }
     }
 
-    pub fn limit(&self) -> usize {
+    pub(super) fn limit(&self) -> usize {
         self.limit
     }
 
     /// Bytes of requests that are being read or stored.
-    pub fn in_flight(&self) -> usize {
+    pub(super) fn in_flight(&self) -> usize {
         self.in_flight.load(Relaxed)
     }
 
     /// What is charged now, all in all.
-    pub fn used(&self) -> usize {
+    pub(super) fn used(&self) -> usize {
         self.log.bytes() + self.in_flight()
     }
 
     /// How much must retire so that requests find room.
-    pub fn excess(&self) -> usize {
+    pub(super) fn excess(&self) -> usize {
         (self.used() + self.limit / RESERVE_SHARE).saturating_sub(self.limit)
     }
 
     /// Charges bytes that are about to be read, or nothing if they do not fit.
-    pub fn take(self: &Arc<Self>, bytes: usize) -> Option<Room> {
+    pub(super) fn take(self: &Arc<Self>, bytes: usize) -> Option<Room> {
         let mut room = Room { budget: self.clone(), bytes: 0 };
         room.grow(bytes).then_some(room)
     }
@@ -57,7 +57,7 @@ impl Budget {
 impl Room {
     /// Charges more bytes. False: they do not fit, and are not charged.
     #[must_use]
-    pub fn grow(&mut self, bytes: usize) -> bool {
+    pub(super) fn grow(&mut self, bytes: usize) -> bool {
         let others = self.budget.in_flight.fetch_add(bytes, Relaxed);
         if self.budget.log.bytes() + others + bytes > self.budget.limit {
             self.budget.in_flight.fetch_sub(bytes, Relaxed);

@@ -9,7 +9,7 @@ const VERDICTS_SHARE: u64 = 16;
 
 /// Where a verdict cannot be stored nothing is judged; senders are refused a little before that.
 #[derive(Debug)]
-pub struct DiskBudget {
+pub(super) struct DiskBudget {
     limit: u64,
     input: AtomicU64,
     refuses: AtomicBool,
@@ -17,7 +17,7 @@ pub struct DiskBudget {
 }
 
 impl DiskBudget {
-    pub fn new(limit: u64) -> Self {
+    pub(super) fn new(limit: u64) -> Self {
         Self {
             limit,
             input: AtomicU64::new(0),
@@ -27,21 +27,21 @@ impl DiskBudget {
     }
 
     /// Bytes came into the input log.
-    pub fn grew(&self, bytes: u64) {
+    pub(super) fn grew(&self, bytes: u64) {
         self.input.fetch_add(bytes, Relaxed);
     }
 
     /// Files of the input log were deleted.
-    pub fn shrank(&self, bytes: u64) {
+    pub(super) fn shrank(&self, bytes: u64) {
         let _ = self.input.fetch_update(Relaxed, Relaxed, |input| Some(input.saturating_sub(bytes)));
     }
 
-    pub fn input_bytes(&self) -> u64 {
+    pub(super) fn input_bytes(&self) -> u64 {
         self.input.load(Relaxed)
     }
 
     /// Looks at what is on disk. To be called many times a second. True: what is refused has changed.
-    pub fn look(&self, outbox: &Outbox) -> bool {
+    pub(super) fn look(&self, outbox: &Outbox) -> bool {
         let used = self.input_bytes() + outbox.log().bytes_on_disk();
         self.stops.store(used > self.limit, Relaxed);
         let refuses = used > self.limit - self.limit / VERDICTS_SHARE;
@@ -49,12 +49,12 @@ impl DiskBudget {
     }
 
     /// No request fits.
-    pub fn refuses(&self) -> bool {
+    pub(super) fn refuses(&self) -> bool {
         self.refuses.load(Relaxed)
     }
 
     /// No verdict fits.
-    pub fn stops(&self) -> bool {
+    pub(super) fn stops(&self) -> bool {
         self.stops.load(Relaxed)
     }
 }

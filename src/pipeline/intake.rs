@@ -19,7 +19,7 @@ const RETRY_DISK: Duration = Duration::from_secs(5);
 
 /// See the module. Clones lead to the same engine.
 #[derive(Clone, Debug)]
-pub struct Intake {
+pub(super) struct Intake {
     engine: Arc<Engine>,
     budget: Arc<Budget>,
     disk: Arc<DiskBudget>,
@@ -27,19 +27,19 @@ pub struct Intake {
 }
 
 impl Intake {
-    pub fn new(engine: Arc<Engine>, budget: Arc<Budget>, disk: Arc<DiskBudget>) -> Self {
+    pub(super) fn new(engine: Arc<Engine>, budget: Arc<Budget>, disk: Arc<DiskBudget>) -> Self {
         Self { engine, budget, disk, closed: Arc::default() }
     }
 
     /// Refuses what comes from now on.
-    pub fn close(&self) {
+    pub(super) fn close(&self) {
         self.closed.store(true, Relaxed);
     }
 }
 
 /// Bytes of a request in the memory budget.
 #[derive(Debug)]
-pub struct Room(budget::Room);
+pub(super) struct Room(budget::Room);
 
 impl receiver::Room for Room {
     fn grow(&mut self, bytes: usize) -> Result<(), Rejection> {

@@ -23,13 +23,13 @@ const ROUND: usize = 512;
 
 /// Counters of judgements; the ledger has the spans.
 #[derive(Debug, Default)]
-pub struct JudgeTallies {
+pub(super) struct JudgeTallies {
     by_reason: [AtomicU64; Reason::ALL.len()],
-    pub rootless: AtomicU64,
-    pub upgrades: AtomicU64,
-    pub inconsistent: AtomicU64,
+    pub(super) rootless: AtomicU64,
+    pub(super) upgrades: AtomicU64,
+    pub(super) inconsistent: AtomicU64,
     /// Milliseconds from the opening of a trace to its judgement, summed.
-    pub waited_ms: AtomicU64,
+    pub(super) waited_ms: AtomicU64,
 }
 
 impl JudgeTallies {
@@ -41,26 +41,26 @@ impl JudgeTallies {
         }
     }
 
-    pub fn by_reason(&self) -> impl Iterator<Item = (&'static str, u64)> {
+    pub(super) fn by_reason(&self) -> impl Iterator<Item = (&'static str, u64)> {
         Reason::ALL.iter().map(|reason| (reason.name(), self.by_reason[*reason as usize].load(Relaxed)))
     }
 }
 
 /// See the module. One judge an engine.
 #[derive(Debug)]
-pub struct Judge {
+pub(super) struct Judge {
     engine: Arc<Engine>,
     outbox: Arc<Outbox>,
-    pub tallies: Arc<JudgeTallies>,
+    pub(super) tallies: Arc<JudgeTallies>,
 }
 
 impl Judge {
-    pub fn new(engine: Arc<Engine>, outbox: Arc<Outbox>, tallies: Arc<JudgeTallies>) -> Self {
+    pub(super) fn new(engine: Arc<Engine>, outbox: Arc<Outbox>, tallies: Arc<JudgeTallies>) -> Self {
         Self { engine, outbox, tallies }
     }
 
     /// Judges everything that is due now. Returns how many traces that were.
-    pub fn judge_due(&self) -> usize {
+    pub(super) fn judge_due(&self) -> usize {
         let now = self.engine.clock.now();
         let mut judged = 0;
         for shard in 0..SHARDS {
@@ -81,7 +81,7 @@ impl Judge {
     }
 
     /// Judges everything that waits, due or not.
-    pub fn judge_all(&self) {
+    pub(super) fn judge_all(&self) {
         let now = self.engine.clock.now();
         let in_force = self.engine.policies.load();
         for shard in 0..SHARDS {
@@ -91,7 +91,7 @@ impl Judge {
     }
 
     /// Judges what waits in a segment that will retire.
-    pub fn judge_segment(&self, segment: u32) {
+    pub(super) fn judge_segment(&self, segment: u32) {
         let now = self.engine.clock.now();
         let in_force = self.engine.policies.load();
         for shard in 0..SHARDS {
@@ -238,15 +238,15 @@ impl Judge {
 
 /// A span in its request.
 #[derive(Clone, Debug)]
-pub struct Located {
-    pub body: Bytes,
+pub(super) struct Located {
+    pub(super) body: Bytes,
     /// Of the span message in the body.
-    pub at: u32,
-    pub len: u32,
+    pub(super) at: u32,
+    pub(super) len: u32,
 }
 
 impl Located {
-    pub fn message(&self) -> &[u8] {
+    pub(super) fn message(&self) -> &[u8] {
         &self.body[self.at as usize..(self.at + self.len) as usize]
     }
 

@@ -29,13 +29,13 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// Counters of retirement and state, for telemetry.
 #[derive(Debug, Default)]
-pub struct KeeperTallies {
-    pub segments_retired: AtomicU64,
-    pub states_written: AtomicU64,
-    pub state_failures: AtomicU64,
-    pub state_bytes: AtomicU64,
+pub(super) struct KeeperTallies {
+    pub(super) segments_retired: AtomicU64,
+    pub(super) states_written: AtomicU64,
+    pub(super) state_failures: AtomicU64,
+    pub(super) state_bytes: AtomicU64,
     /// Of the last state: segment number of the low-water.
-    pub low_water_segment: AtomicU64,
+    pub(super) low_water_segment: AtomicU64,
 }
 
 enum Order {
@@ -47,37 +47,37 @@ enum Order {
 
 /// The judge's thread.
 #[derive(Debug)]
-pub struct Judging {
+pub(super) struct Judging {
     orders: Sender<Order>,
     thread: Option<JoinHandle<()>>,
 }
 
 /// What the judge's thread works with.
 #[derive(Debug)]
-pub struct JudgeLoop {
-    pub judge: Judge,
-    pub engine: Arc<Engine>,
-    pub budget: Arc<Budget>,
-    pub disk: Arc<DiskBudget>,
-    pub outbox: Arc<Outbox>,
-    pub snapshots: Sender<Snapshot>,
-    pub tallies: Arc<KeeperTallies>,
-    pub hindsight_ms: u64,
-    pub input_highest: u32,
+pub(super) struct JudgeLoop {
+    pub(super) judge: Judge,
+    pub(super) engine: Arc<Engine>,
+    pub(super) budget: Arc<Budget>,
+    pub(super) disk: Arc<DiskBudget>,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) snapshots: Sender<Snapshot>,
+    pub(super) tallies: Arc<KeeperTallies>,
+    pub(super) hindsight_ms: u64,
+    pub(super) input_highest: u32,
 }
 
 impl Judging {
-    pub fn start(judge_loop: JudgeLoop) -> std::io::Result<Self> {
+    pub(super) fn start(judge_loop: JudgeLoop) -> std::io::Result<Self> {
         let (orders, received) = mpsc::channel();
         let thread = thread::Builder::new().name("judge".to_owned()).spawn(move || judge_loop.run(&received))?;
         Ok(Self { orders, thread: Some(thread) })
     }
 
-    pub async fn stop(&mut self) -> anyhow::Result<()> {
+    pub(super) async fn stop(&mut self) -> anyhow::Result<()> {
         self.order(Order::Stop).await
     }
 
-    pub async fn drain(&mut self) -> anyhow::Result<()> {
+    pub(super) async fn drain(&mut self) -> anyhow::Result<()> {
         self.order(Order::Drain).await
     }
 
@@ -131,7 +131,7 @@ impl JudgeLoop {
     }
 
     /// Lets segments retire while memory is short, or while nothing in them can be asked for any more.
-    pub fn relieve(&self) {
+    pub(super) fn relieve(&self) {
         while let Some(oldest) = self.engine.memory.oldest().filter(|_| self.engine.memory.len() > 1) {
             let idle_ms = self.engine.clock.arrival_ms().saturating_sub(oldest.last_arrival_ms());
             let outlived = idle_ms > self.hindsight_ms + self.engine.max_wait_ms;
@@ -148,7 +148,7 @@ impl JudgeLoop {
     }
 
     /// As [`Self::relieve`], while nobody waits for stragglers: a log is read again.
-    pub fn relieve_at_start(&self) {
+    pub(super) fn relieve_at_start(&self) {
         while self.budget.excess() > 0 && self.engine.memory.len() > 1 {
             let Some(oldest) = self.engine.memory.oldest() else { return };
             self.retire(oldest.number);
@@ -163,7 +163,7 @@ impl JudgeLoop {
     }
 
     /// Between two judgements: the outbox's end first, then the low-water, then the entries.
-    pub fn snapshot(&self) {
+    pub(super) fn snapshot(&self) {
         let covered = self.outbox.log().appended();
         self.engine.buffer.expire(self.engine.clock.arrival_ms());
         let highest = Highest { input: self.input_highest, outbox: self.outbox.log().highest() };
@@ -173,7 +173,7 @@ impl JudgeLoop {
 
 /// The keeper's thread.
 #[derive(Debug)]
-pub struct Keeping {
+pub(super) struct Keeping {
     snapshots: Sender<Snapshot>,
     thread: JoinHandle<()>,
     outbox: Arc<Outbox>,
@@ -182,18 +182,18 @@ pub struct Keeping {
 
 /// What the keeper's thread works with.
 #[derive(Debug)]
-pub struct KeepLoop {
-    pub disk: Arc<DiskBudget>,
-    pub storage: Arc<dyn Storage>,
-    pub outbox: Arc<Outbox>,
-    pub engine: Arc<Engine>,
-    pub input_dir: PathBuf,
-    pub state_path: PathBuf,
-    pub tallies: Arc<KeeperTallies>,
+pub(super) struct KeepLoop {
+    pub(super) disk: Arc<DiskBudget>,
+    pub(super) storage: Arc<dyn Storage>,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) engine: Arc<Engine>,
+    pub(super) input_dir: PathBuf,
+    pub(super) state_path: PathBuf,
+    pub(super) tallies: Arc<KeeperTallies>,
 }
 
 impl Keeping {
-    pub fn start(
+    pub(super) fn start(
         keep_loop: KeepLoop,
         (snapshots, received): (Sender<Snapshot>, Receiver<Snapshot>),
         input_highest: u32,
@@ -204,7 +204,7 @@ impl Keeping {
     }
 
     /// A last state, when nothing is received or judged any more.
-    pub fn finish(self, engine: &Engine) -> anyhow::Result<()> {
+    pub(super) fn finish(self, engine: &Engine) -> anyhow::Result<()> {
         let covered = self.outbox.log().appended();
         let highest = Highest { input: self.input_highest, outbox: self.outbox.log().highest() };
         let _ = self.snapshots.send(Snapshot::take(engine, covered, highest));
@@ -233,7 +233,7 @@ impl KeepLoop {
     }
 
     /// Nothing is deleted before what replaces it is synced.
-    pub fn keep(&self, snapshot: &Snapshot) -> anyhow::Result<()> {
+    pub(super) fn keep(&self, snapshot: &Snapshot) -> anyhow::Result<()> {
         self.outbox.sync().context("sync the outbox")?;
         self.outbox.tick(self.engine.clock.arrival_ms()).context("save the cursors")?;
         let bytes = snapshot.write(&*self.storage, &self.state_path).context("write the state")?;

@@ -11,7 +11,7 @@ use crate::proto;
 use crate::trace::Randomness;
 
 /// Bytes of spans in a piece.
-pub const PIECE_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
+pub(super) const PIECE_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
 
 /// What all pieces of one judgement have in common.
 #[derive(Debug)]

@@ -22,22 +22,22 @@ use crate::trace::{Position, Threshold, TraceId, WeightRule};
 
 /// What recovery found.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Recovered {
+pub(super) struct Recovered {
     /// Spans that wait for a judgement again.
-    pub spans: u64,
+    pub(super) spans: u64,
     /// Spans that had been sent.
-    pub skipped: u64,
+    pub(super) skipped: u64,
     /// Bytes of either log that cannot be read.
-    pub lost_bytes: u64,
+    pub(super) lost_bytes: u64,
     /// Bytes at the end of a log that were never acknowledged.
-    pub torn_bytes: u64,
+    pub(super) torn_bytes: u64,
 }
 
 /// Kept traces by tenant and ID.
 type Kept = HashMap<(Arc<str>, TraceId), SavedTrace>;
 
 /// Applies the outbox records behind the state.
-pub fn kept_since(
+pub(super) fn kept_since(
     disk: &Arc<dyn Storage>,
     data: &Path,
     saved: &mut Saved,
@@ -92,7 +92,7 @@ fn apply(kept: &mut Kept, tenant: &str, piece: &proto::Piece) {
 
 /// Reads the input log in `dir` from the low-water on. `relieve` is called after each record: memory may be
 /// short.
-pub fn replay(
+pub(super) fn replay(
     engine: &Engine,
     disk: &Arc<dyn Storage>,
     dir: &Path,

@@ -27,35 +27,35 @@ const MAGIC: [u8; 4] = *b"TWst";
 
 /// What a state file says.
 #[derive(Debug, Default)]
-pub struct Saved {
+pub(super) struct Saved {
     /// Smallest position of the input log that is still needed.
-    pub low_water: Position,
+    pub(super) low_water: Position,
     /// Outbox records before this are reflected.
-    pub outbox_covered: Position,
+    pub(super) outbox_covered: Position,
     /// Highest segment numbers used.
-    pub input_segment: u32,
-    pub outbox_segment: u32,
-    pub kept: Vec<SavedTrace>,
-    pub learned: Vec<proto::Sketch>,
-    pub published_ms: u64,
+    pub(super) input_segment: u32,
+    pub(super) outbox_segment: u32,
+    pub(super) kept: Vec<SavedTrace>,
+    pub(super) learned: Vec<proto::Sketch>,
+    pub(super) published_ms: u64,
     /// What the numbers of tenants in `learned` stand for.
-    pub tenants: Vec<Arc<str>>,
+    pub(super) tenants: Vec<Arc<str>>,
 }
 
 /// A kept trace, its tenant by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SavedTrace {
-    pub tenant: Arc<str>,
-    pub trace: TraceId,
-    pub state: Life,
-    pub sent: Sent,
-    pub judged_ms: u64,
-    pub through: Position,
+pub(super) struct SavedTrace {
+    pub(super) tenant: Arc<str>,
+    pub(super) trace: TraceId,
+    pub(super) state: Life,
+    pub(super) sent: Sent,
+    pub(super) judged_ms: u64,
+    pub(super) through: Position,
 }
 
 /// Why a state file cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum StateError {
+pub(super) enum StateError {
     #[error("read {path}: {source}")]
     Read { path: PathBuf, source: io::Error },
     #[error(
@@ -66,15 +66,15 @@ pub enum StateError {
 
 /// A snapshot, encoded; made between judgements.
 #[derive(Debug)]
-pub struct Snapshot {
-    pub low_water: Position,
-    pub outbox_covered: Position,
+pub(super) struct Snapshot {
+    pub(super) low_water: Position,
+    pub(super) outbox_covered: Position,
     bytes: Vec<u8>,
 }
 
 impl Snapshot {
     /// `outbox_covered` was read before this is called.
-    pub fn take(engine: &Engine, outbox_covered: Position, highest: Highest) -> Self {
+    pub(super) fn take(engine: &Engine, outbox_covered: Position, highest: Highest) -> Self {
         let frontier = engine.frontier();
         let waiting = engine.buffer.low_water().map_or(frontier, |waiting| waiting.min(frontier));
         // Of the record that holds the span.
@@ -106,7 +106,7 @@ impl Snapshot {
     }
 
     /// Returns the size of the file.
-    pub fn write(&self, disk: &dyn Storage, path: &Path) -> io::Result<usize> {
+    pub(super) fn write(&self, disk: &dyn Storage, path: &Path) -> io::Result<usize> {
         let mut file = Vec::with_capacity(self.bytes.len() + 8);
         file.extend_from_slice(&MAGIC);
         file.extend_from_slice(&crc32c::crc32c(&self.bytes).to_le_bytes());
@@ -118,9 +118,9 @@ impl Snapshot {
 
 /// The highest segment numbers in use.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Highest {
-    pub input: u32,
-    pub outbox: u32,
+pub(super) struct Highest {
+    pub(super) input: u32,
+    pub(super) outbox: u32,
 }
 
 /// Encodes kept traces one by one: parts of a message, concatenated, are the message.
@@ -175,7 +175,7 @@ impl Names {
 }
 
 /// Reads a state file. None: there is none, or it is damaged; the caller says which with `damaged`.
-pub fn read(disk: &dyn Storage, path: &Path, damaged: &mut bool) -> Result<Option<Saved>, StateError> {
+pub(super) fn read(disk: &dyn Storage, path: &Path, damaged: &mut bool) -> Result<Option<Saved>, StateError> {
     let file =
         storage::read_all(disk, path).map_err(|source| StateError::Read { path: path.to_owned(), source })?;
     let Some(file) = file else { return Ok(None) };
@@ -232,7 +232,7 @@ fn saved(state: proto::State) -> Saved {
 
 impl SavedTrace {
     /// As the buffer remembers it.
-    pub fn remembered(self, tenant: TenantId) -> Remembered {
+    pub(super) fn remembered(self, tenant: TenantId) -> Remembered {
         Remembered {
             key: Key { trace: self.trace, tenant },
             state: self.state,
@@ -245,7 +245,7 @@ impl SavedTrace {
 
 impl Saved {
     /// What was learned, with tenants numbered as in this process.
-    pub fn slow(&self, tenant: impl Fn(&str) -> Option<TenantId>) -> SlowSnapshot {
+    pub(super) fn slow(&self, tenant: impl Fn(&str) -> Option<TenantId>) -> SlowSnapshot {
         let sketches = self.learned.iter().filter_map(|sketch| {
             let name = self.tenants.get(sketch.tenant as usize)?;
             Some(sketch_from_proto(sketch, tenant(name)?))
