@@ -159,9 +159,9 @@ impl Exporter {
     ) -> Result<(), SegmentError> {
         let header = Segment { uuid: segment.uuid, opened_ms: segment.opened_ms };
         let (storage, path, file) = (self.storage.clone(), self.temporary.clone(), contents.file.clone());
-        blocking(move || encode_to(&*storage, &path, &PieceFile(file), keys, &header)).await?;
+        let encoded = blocking(move || encode_to(&*storage, &path, &PieceFile(file), keys, &header)).await?;
         let object = name(tenant, &header);
-        let upload = store.upload(&self.temporary, &object);
+        let upload = store.upload(encoded, &object);
         let uploaded = timeout_at(Instant::now() + UPLOAD_MAX, upload).await;
         let removed = self.storage.remove(&self.temporary);
         uploaded.map_err(|_| SegmentError::Slow)??;
@@ -287,12 +287,14 @@ fn encode_to(
     pieces: &dyn Pieces,
     keys: Vec<PieceKey>,
     segment: &Segment,
-) -> Result<(), SegmentError> {
+) -> Result<Arc<dyn File>, SegmentError> {
     let temporary = |source| SegmentError::Temporary { path: path.to_owned(), source };
     let file = storage.open(path, Open::Truncate).map_err(temporary)?;
-    let mut sink = BufWriter::with_capacity(WRITE_BYTES, FileWriter { file, at: 0 });
+    let mut sink = BufWriter::with_capacity(WRITE_BYTES, FileWriter { file: file.clone(), at: 0 });
     encode(pieces, keys, segment, &mut sink)?;
-    sink.flush().map_err(temporary)
+    sink.flush().map_err(temporary)?;
+    drop(sink);
+    Ok(file)
 }
 
 /// Writes one part after the other.
