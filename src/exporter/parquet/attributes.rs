@@ -45,6 +45,8 @@ struct Known {
     /// The last owner that had it, and where it stands among the winners.
     owner: u32,
     slot: u32,
+    /// The key that followed it last time: most owners have the same keys in the same order.
+    next: u32,
     /// Its number among the keys of the sibling map.
     in_kinds: u32,
     promotion: Option<Promotion>,
@@ -104,12 +106,10 @@ impl Attributes {
     fn elect(&mut self, owner: u32, attributes: &[Attribute<'_>]) -> Named {
         self.winners.clear();
         let mut named = Named::default();
+        let mut previous = None;
         for (at, attribute) in attributes.iter().enumerate() {
-            let key = self.keys.store(attribute.key);
-            if key as usize == self.known.len() {
-                let promotion = promotion(self.table, attribute.key);
-                self.known.push(Known { owner: NULL, slot: 0, in_kinds: NULL, promotion });
-            }
+            let key = self.number(attribute.key, previous);
+            previous = Some(key);
             let known = &mut self.known[key as usize];
             if known.owner == owner {
                 self.winners[known.slot as usize].1 = at as u32;
@@ -125,6 +125,24 @@ impl Attributes {
             }
         }
         named
+    }
+
+    /// The number of a key that comes after another.
+    #[inline]
+    fn number(&mut self, key: &[u8], previous: Option<u32>) -> u32 {
+        let guess = previous.map_or(0, |previous| self.known[previous as usize].next);
+        if (guess as usize) < self.known.len() && self.keys.get(guess) == Some(key) {
+            return guess;
+        }
+        let number = self.keys.store(key);
+        if number as usize == self.known.len() {
+            let promotion = promotion(self.table, key);
+            self.known.push(Known { owner: NULL, slot: 0, next: NULL, in_kinds: NULL, promotion });
+        }
+        if let Some(previous) = previous {
+            self.known[previous as usize].next = number;
+        }
+        number
     }
 
     /// Puts a value into its column; true if that is its only home.
