@@ -3,7 +3,7 @@
 use super::schema::Promoted;
 use super::span::Attribute;
 use super::texts::{NULL, Texts};
-use super::value::Value;
+use super::value::{Kind, Value};
 
 /// The attributes of many owners, one after the other: their maps and their promoted columns.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub(super) struct Kinds {
     pub(super) keys: Texts,
     pub(super) values: Texts,
     pub(super) ends: Vec<u32>,
+    /// By kind: its number among the values.
+    numbers: [u32; Kind::COUNT],
 }
 
 /// A promoted column, one value an owner.
@@ -77,7 +79,7 @@ impl Attributes {
             keys: Texts::numbered(),
             values,
             ends: Vec::new(),
-            kinds: Kinds { keys: Texts::numbered(), values: Texts::numbered(), ends: Vec::new() },
+            kinds: Kinds::new(),
             promoted: table.iter().map(column).collect(),
             known: Vec::new(),
             winners: Vec::new(),
@@ -169,7 +171,7 @@ impl Attributes {
                 known.in_kinds = self.kinds.keys.store(name);
             }
             self.kinds.keys.values.push(known.in_kinds);
-            self.kinds.values.push(kind.as_bytes());
+            self.kinds.push(kind);
         }
     }
 
@@ -179,6 +181,7 @@ impl Attributes {
         }
         self.ends.clear();
         self.kinds.ends.clear();
+        self.kinds.numbers = [NULL; Kind::COUNT];
         self.known.clear();
         for column in &mut self.promoted {
             match column {
@@ -186,6 +189,26 @@ impl Attributes {
                 Column::Integer(values) => values.clear(),
             }
         }
+    }
+}
+
+impl Kinds {
+    fn new() -> Self {
+        Self {
+            keys: Texts::numbered(),
+            values: Texts::numbered(),
+            ends: Vec::new(),
+            numbers: [NULL; Kind::COUNT],
+        }
+    }
+
+    #[inline]
+    fn push(&mut self, kind: Kind) {
+        let number = &mut self.numbers[kind as usize];
+        if *number == NULL {
+            *number = self.values.store(kind.name().as_bytes());
+        }
+        self.values.values.push(*number);
     }
 }
 
