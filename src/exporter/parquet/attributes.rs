@@ -3,7 +3,7 @@
 use super::schema::Promoted;
 use super::span::Attribute;
 use super::texts::{NULL, Texts};
-use super::value::Value;
+use super::value::{Kind, Value};
 
 /// The attributes of many owners, one after the other: their maps and their promoted columns.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub(super) struct Kinds {
     pub(super) keys: Texts,
     pub(super) values: Texts,
     pub(super) ends: Vec<u32>,
+    /// By kind: its number among the values.
+    numbers: [u32; Kind::COUNT],
 }
 
 /// A promoted column, one value an owner.
@@ -45,6 +47,8 @@ struct Known {
     /// The last owner that had it, and where it stands among the winners.
     owner: u32,
     slot: u32,
+    /// The key that followed it last time: most owners have the same keys in the same order.
+    next: u32,
     /// Its number among the keys of the sibling map.
     in_kinds: u32,
     promotion: Option<Promotion>,
@@ -75,7 +79,7 @@ impl Attributes {
             keys: Texts::numbered(),
             values,
             ends: Vec::new(),
-            kinds: Kinds { keys: Texts::numbered(), values: Texts::numbered(), ends: Vec::new() },
+            kinds: Kinds::new(),
             promoted: table.iter().map(column).collect(),
             known: Vec::new(),
             winners: Vec::new(),
@@ -104,12 +108,10 @@ impl Attributes {
     fn elect(&mut self, owner: u32, attributes: &[Attribute<'_>]) -> Named {
         self.winners.clear();
         let mut named = Named::default();
+        let mut previous = None;
         for (at, attribute) in attributes.iter().enumerate() {
-            let key = self.keys.store(attribute.key);
-            if key as usize == self.known.len() {
-                let promotion = promotion(self.table, attribute.key);
-                self.known.push(Known { owner: NULL, slot: 0, in_kinds: NULL, promotion });
-            }
+            let key = self.number(attribute.key, previous);
+            previous = Some(key);
             let known = &mut self.known[key as usize];
             if known.owner == owner {
                 self.winners[known.slot as usize].1 = at as u32;
@@ -125,6 +127,24 @@ impl Attributes {
             }
         }
         named
+    }
+
+    /// The number of a key that comes after another.
+    #[inline]
+    fn number(&mut self, key: &[u8], previous: Option<u32>) -> u32 {
+        let guess = previous.map_or(0, |previous| self.known[previous as usize].next);
+        if (guess as usize) < self.known.len() && self.keys.get(guess) == Some(key) {
+            return guess;
+        }
+        let number = self.keys.store(key);
+        if number as usize == self.known.len() {
+            let promotion = promotion(self.table, key);
+            self.known.push(Known { owner: NULL, slot: 0, next: NULL, in_kinds: NULL, promotion });
+        }
+        if let Some(previous) = previous {
+            self.known[previous as usize].next = number;
+        }
+        number
     }
 
     /// Puts a value into its column; true if that is its only home.
@@ -151,7 +171,7 @@ impl Attributes {
                 known.in_kinds = self.kinds.keys.store(name);
             }
             self.kinds.keys.values.push(known.in_kinds);
-            self.kinds.values.push(kind.as_bytes());
+            self.kinds.push(kind);
         }
     }
 
@@ -161,6 +181,7 @@ impl Attributes {
         }
         self.ends.clear();
         self.kinds.ends.clear();
+        self.kinds.numbers = [NULL; Kind::COUNT];
         self.known.clear();
         for column in &mut self.promoted {
             match column {
@@ -168,6 +189,26 @@ impl Attributes {
                 Column::Integer(values) => values.clear(),
             }
         }
+    }
+}
+
+impl Kinds {
+    fn new() -> Self {
+        Self {
+            keys: Texts::numbered(),
+            values: Texts::numbered(),
+            ends: Vec::new(),
+            numbers: [NULL; Kind::COUNT],
+        }
+    }
+
+    #[inline]
+    fn push(&mut self, kind: Kind) {
+        let number = &mut self.numbers[kind as usize];
+        if *number == NULL {
+            *number = self.values.store(kind.name().as_bytes());
+        }
+        self.values.values.push(*number);
     }
 }
 

@@ -28,6 +28,9 @@ const ROW_GROUP_BYTES: usize = 64 << 20;
 /// Pieces of one trace are sorted together up to so many bytes.
 const TRACE_BYTES: usize = 16 << 20;
 
+/// What was read of larger pieces is given back.
+const SPARE_ATTRIBUTES: usize = 16_384;
+
 /// What a file holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
@@ -71,6 +74,8 @@ struct File<W: Write + Send> {
     chunks: ChunkWriter,
     columns: Vec<ColumnDescPtr>,
     group: RowGroup,
+    /// Memory of the last piece that was read, for the next.
+    spare: Contents<'static>,
     summary: Summary,
 }
 
@@ -81,7 +86,8 @@ impl<W: Write + Send> File<W> {
         let properties = Arc::new(properties(segment, &columns));
         let writer = SerializedFileWriter::new(sink, schema, properties)?;
         let chunks = ChunkWriter::new().map_err(EncodeError::Compressor)?;
-        Ok(Self { writer, chunks, columns, group: RowGroup::new(), summary: Summary::default() })
+        let (group, spare, summary) = (RowGroup::new(), Contents::default(), Summary::default());
+        Ok(Self { writer, chunks, columns, group, spare, summary })
     }
 
     /// Adds one trace's pieces, as many at once as [`TRACE_BYTES`] allow.
@@ -102,7 +108,11 @@ impl<W: Write + Send> File<W> {
     }
 
     fn pieces(&mut self, pieces: &[Piece]) -> Result<(), EncodeError> {
-        let contents: Vec<Contents<'_>> = pieces.iter().map(|piece| Contents::read(&piece.otlp)).collect();
+        let mut contents: Vec<Contents<'_>> = Vec::with_capacity(pieces.len());
+        for piece in pieces {
+            let spare = std::mem::take(&mut self.spare).recycle();
+            contents.push(Contents::read(&piece.otlp, spare));
+        }
         let mut rows: Vec<(u64, u32, u32)> = Vec::new();
         for (piece, contents) in contents.iter().enumerate() {
             let starts = contents.spans.iter().enumerate();
@@ -119,6 +129,8 @@ impl<W: Write + Send> File<W> {
             let found = &contents[piece].spans[span as usize];
             self.group.push(&pieces[piece], &places[piece], &contents[piece], found);
         }
+        let small = contents.pop().filter(|contents| contents.attributes.capacity() <= SPARE_ATTRIBUTES);
+        self.spare = small.map(Contents::recycle).unwrap_or_default();
         Ok(())
     }
 

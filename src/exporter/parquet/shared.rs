@@ -8,7 +8,7 @@ use super::attributes::{Attributes, Column};
 use super::schema;
 use super::source::Piece;
 use super::span::{Contents, Scope, attributes};
-use super::texts::{NULL, Store, Texts};
+use super::texts::{NULL, Texts};
 use super::wire::Fields;
 use crate::trace::Reason;
 
@@ -103,10 +103,7 @@ impl Resources {
             return None;
         };
         let stored = *names.values.get(resource as usize)?;
-        match &names.store {
-            Store::Numbered(dictionary) if stored != NULL => Some(dictionary.get(stored).to_vec()),
-            _ => None,
-        }
+        if stored == NULL { None } else { names.get(stored).map(<[u8]>::to_vec) }
     }
 
     pub(super) fn clear(&mut self) {

@@ -4,9 +4,6 @@ use std::ops::Range;
 
 use super::wire::{Field, Fields};
 
-/// About what an attribute takes in a request: room is made for so many.
-const ATTRIBUTE_BYTES: usize = 64;
-
 /// What one piece holds, in the order it was sent.
 #[derive(Debug, Default)]
 pub(super) struct Contents<'a> {
@@ -94,16 +91,26 @@ pub(super) fn attributes(message: &[u8], number: u64) -> impl Iterator<Item = At
 }
 
 impl<'a> Contents<'a> {
-    /// Reads an `ExportTraceServiceRequest`.
-    pub(super) fn read(request: &'a [u8]) -> Self {
-        let mut contents =
-            Self { attributes: Vec::with_capacity(request.len() / ATTRIBUTE_BYTES), ..Self::default() };
+    /// Reads an `ExportTraceServiceRequest` into the memory of an emptied `spare`.
+    pub(super) fn read(request: &'a [u8], spare: Self) -> Self {
+        let mut contents = spare;
         for (number, field) in Fields(request) {
             if number == 1 {
                 contents.add_resource_spans(field.bytes());
             }
         }
         contents
+    }
+
+    /// Empties it for another request.
+    pub(super) fn recycle<'b>(self) -> Contents<'b> {
+        Contents {
+            scopes: recycled(self.scopes),
+            spans: recycled(self.spans),
+            attributes: recycled(self.attributes),
+            events: recycled(self.events),
+            links: recycled(self.links),
+        }
     }
 
     fn add_resource_spans(&mut self, message: &'a [u8]) {
@@ -154,6 +161,13 @@ impl<'a> Contents<'a> {
         span.links = links..self.links.len() as u32;
         self.spans.push(span);
     }
+}
+
+/// An empty vector in the same memory: collecting a vector's own iterator allocates nothing, and what is of the same shape
+/// may differ in its lifetime.
+fn recycled<T, U>(mut used: Vec<T>) -> Vec<U> {
+    used.clear();
+    used.into_iter().map(|_| unreachable!("it is empty")).collect()
 }
 
 impl<'a> Span<'a> {

@@ -44,6 +44,15 @@ impl Texts {
         }
     }
 
+    /// What a number stands for, if values are numbered.
+    #[inline]
+    pub(super) fn get(&self, number: u32) -> Option<&[u8]> {
+        match &self.store {
+            Store::Numbered(dictionary) => Some(dictionary.get(number)),
+            Store::Joined(_) => None,
+        }
+    }
+
     #[inline]
     pub(super) fn push(&mut self, value: &[u8]) {
         let stored = self.store(value);

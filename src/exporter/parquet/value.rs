@@ -35,6 +35,32 @@ pub(super) enum Value<'a> {
     Bytes(&'a [u8]),
 }
 
+/// What a value is that is not a string.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Int,
+    Double,
+    Bool,
+    Bytes,
+    Json,
+    Otlp,
+}
+
+impl Kind {
+    pub(super) const COUNT: usize = 6;
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Int => "i",
+            Self::Double => "d",
+            Self::Bool => "b",
+            Self::Bytes => "bytes",
+            Self::Json => "json",
+            Self::Otlp => "otlp",
+        }
+    }
+}
+
 impl<'a> Value<'a> {
     /// The last of several, as protobuf has it.
     #[inline]
@@ -57,7 +83,7 @@ impl<'a> Value<'a> {
 
     /// The text, written to `scratch` unless it stands in the message, and its kind. `None`: empty.
     #[inline]
-    pub(super) fn text<'b>(&self, scratch: &'b mut Vec<u8>) -> Option<(&'b [u8], Option<&'static str>)>
+    pub(super) fn text<'b>(&self, scratch: &'b mut Vec<u8>) -> Option<(&'b [u8], Option<Kind>)>
     where
         'a: 'b,
     {
@@ -69,27 +95,27 @@ impl<'a> Value<'a> {
             Self::Empty | Self::String(_) => return None,
             Self::Bool(value) => {
                 scratch.extend_from_slice(if value { b"true" } else { b"false" });
-                "b"
+                Kind::Bool
             }
             Self::Int(value) => {
                 integer(value, scratch);
-                "i"
+                Kind::Int
             }
             Self::Double(value) => {
                 put(scratch, format_args!("{value:?}"));
-                "d"
+                Kind::Double
             }
             Self::Bytes(value) => {
                 scratch.extend_from_slice(STANDARD.encode(value).as_bytes());
-                "bytes"
+                Kind::Bytes
             }
             Self::Array(_) | Self::Pairs(_) if self.plain() => {
                 json(*self, scratch);
-                "json"
+                Kind::Json
             }
             Self::Array(_) | Self::Pairs(_) => {
                 otlp_json(*self, scratch);
-                "otlp"
+                Kind::Otlp
             }
         };
         Some((scratch, Some(kind)))
@@ -240,7 +266,7 @@ mod tests {
         let message = any(value).encode_to_vec();
         let mut scratch = Vec::new();
         let (text, kind) = Value::read(Some(&message)).text(&mut scratch).unwrap();
-        (String::from_utf8(text.to_vec()).unwrap(), kind)
+        (String::from_utf8(text.to_vec()).unwrap(), kind.map(Kind::name))
     }
 
     #[test]
