@@ -9,7 +9,6 @@
     reason = "a program for people, which stops when it cannot go on"
 )]
 
-#[allow(unused_imports, reason = "its tests run with the library")]
 mod workload;
 
 use std::process::{Command, ExitCode};

@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench sampler`
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench reports on standard output")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods, reason = "a bench")]
 
 use std::hint::black_box;
 use std::time::Instant;

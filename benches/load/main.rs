@@ -17,7 +17,6 @@ mod raw;
 mod server;
 mod sink;
 #[path = "../workload.rs"]
-#[allow(unused_imports, reason = "its tests run with the library")]
 mod workload;
 
 use std::io::{BufRead, BufReader};

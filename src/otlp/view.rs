@@ -1,6 +1,6 @@
 //! Reads requests in place, without decoding them.
 //!
-//! Meant for what [`scan`](super::scan) has accepted: there, every value is the one that prost would decode. On other
+//! Meant for what [`scan`](fn@super::scan) has accepted: there, every value is the one that prost would decode. On other
 //! bytes a view ends at what is broken; nothing here fails or panics. Strings that are not UTF-8 are read with U+FFFD
 //! in place of what is not.
 

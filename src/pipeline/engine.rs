@@ -21,7 +21,7 @@ use crate::telemetry::Ledger;
 use crate::trace::{Position, TenantId, Tenants, TooManyTenants};
 
 /// Kinds of records in the input log.
-pub const KIND_REQUEST: u8 = 1;
+pub(super) const KIND_REQUEST: u8 = 1;
 
 /// The largest message that is taken in, in bytes, decompressed and as protobuf.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;

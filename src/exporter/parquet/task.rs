@@ -50,7 +50,7 @@ pub struct Exporter {
 
 /// Why a segment has not become objects yet.
 #[derive(Debug, thiserror::Error)]
-pub enum SegmentError {
+pub(super) enum SegmentError {
     #[error("read the outbox: {0}")]
     Read(io::Error),
     #[error(transparent)]
