@@ -21,11 +21,13 @@ const TRACES_PER_REQUEST: usize = 100;
 /// Thresholds are published every ten seconds.
 const PUBLICATION: Duration = Duration::from_secs(11);
 /// The share of 5 %, as `tests/conformance/threshold_vectors.csv` has it.
-const REST: u64 = 0xf333_3333_3333_33;
+const REST: u64 = 0x00f3_3333_3333_3333;
 const REST_TH: &str = "f3333333333333";
 
 /// Operations, their share of the traces in percent and how long they take.
-const OPERATIONS: [(&str, u64, fn(&mut Random) -> f64); 4] = [
+type Duration = fn(&mut Random) -> f64;
+
+const OPERATIONS: [(&str, u64, Duration); 4] = [
     ("GET /cart", 60, |random| 20.0 * exponential(random)),
     ("POST /checkout", 30, |random| 200.0 * exponential(random)),
     ("GET /search", 9, |random| 10.0 + 100.0 * random.unit()),
@@ -181,7 +183,7 @@ fn assert_rest(policies: &HashMap<[u8; 16], &str>, traffic: &[Trace]) {
         kept += f64::from(policy.is_some());
         assert_eq!(policy == Some("rest"), trace.randomness() >= REST, "{trace:?}");
     }
-    let deviation = (0.05 * 0.95 * rest as f64).sqrt();
+    let deviation = (0.05 * 0.95 * rest).sqrt();
     assert!((kept - 0.05 * rest).abs() <= 3.0 * deviation, "{kept} of {rest}");
 }
 
