@@ -25,9 +25,10 @@ const REST: u64 = 0x00f3_3333_3333_3333;
 const REST_TH: &str = "f3333333333333";
 
 /// Operations, their share of the traces in percent and how long they take.
-type Duration = fn(&mut Random) -> f64;
+/// Draws a duration, in milliseconds.
+type Law = fn(&mut Random) -> f64;
 
-const OPERATIONS: [(&str, u64, Duration); 4] = [
+const OPERATIONS: [(&str, u64, Law); 4] = [
     ("GET /cart", 60, |random| 20.0 * exponential(random)),
     ("POST /checkout", 30, |random| 200.0 * exponential(random)),
     ("GET /search", 9, |random| 10.0 + 100.0 * random.unit()),
@@ -183,7 +184,7 @@ fn assert_rest(policies: &HashMap<[u8; 16], &str>, traffic: &[Trace]) {
         kept += f64::from(policy.is_some());
         assert_eq!(policy == Some("rest"), trace.randomness() >= REST, "{trace:?}");
     }
-    let deviation = (0.05 * 0.95 * rest).sqrt();
+    let deviation = f64::sqrt(0.05 * 0.95 * rest);
     assert!((kept - 0.05 * rest).abs() <= 3.0 * deviation, "{kept} of {rest}");
 }
 
