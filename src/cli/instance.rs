@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
 use super::Failure;
-use crate::config::{Config, Loaded, available_memory};
+use crate::config::{Config, Loaded, OnShutdown, available_memory};
 use crate::pipeline::{Addresses, Pipeline};
 use crate::receiver;
 use crate::sampler::Keep;
@@ -78,14 +78,21 @@ fn tell_addresses(addresses: &Addresses) {
 pub(super) fn serve(config: Config) -> Result<(), Failure> {
     runtime()?.block_on(async {
         let mut signals = Signals::listen()?;
+        let (on_shutdown, drain_timeout) = (config.data.on_shutdown, config.data.drain_timeout.get());
         let pipeline = Pipeline::build(config).await?;
         tell_addresses(&pipeline.addresses());
         tokio::select! {
             name = signals.end() => info!(signal = name, "shutting down"),
             error = pipeline.failed() => return Err(Failure::Other(error)),
         }
+        let end = async {
+            match on_shutdown {
+                OnShutdown::Resume => pipeline.shutdown(SHUTDOWN_DEADLINE).await,
+                OnShutdown::Drain => pipeline.drain(drain_timeout).await.map(drop),
+            }
+        };
         tokio::select! {
-            done = pipeline.shutdown(SHUTDOWN_DEADLINE) => done?,
+            done = end => done?,
             name = signals.end() => warn!(signal = name, "asked twice, leaving at once"),
         }
         info!("stopped");

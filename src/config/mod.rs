@@ -21,7 +21,7 @@ use serde::Deserialize;
 pub use check::Warning;
 pub use memory::available as available_memory;
 pub use mistake::{ConfigError, Mistake};
-pub use sections::{Buffer, Data, Exporters, Input, Receivers, Sync, WhenFull};
+pub use sections::{Buffer, Data, Exporters, Input, OnShutdown, Receivers, Sync, WhenFull};
 
 use crate::sampler::{ConditionText, Keep, PolicyConfig, PolicyName};
 use crate::telemetry::{self, logging};

@@ -27,6 +27,20 @@ pub struct Data {
     pub sync: Sync,
     pub when_full: WhenFull,
     pub input: Input,
+    pub on_shutdown: OnShutdown,
+    /// What is not delivered by then stays on disk.
+    pub drain_timeout: HumanDuration,
+}
+
+/// What SIGTERM asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnShutdown {
+    /// End within seconds; the next start goes on.
+    #[default]
+    Resume,
+    /// Judge and deliver everything first, for volumes that do not outlive the process.
+    Drain,
 }
 
 /// When a request is safe to acknowledge.
@@ -68,6 +82,8 @@ impl Default for Data {
             sync: Sync::default(),
             when_full: WhenFull::default(),
             input: Input::default(),
+            on_shutdown: OnShutdown::default(),
+            drain_timeout: HumanDuration::from_secs(300),
         }
     }
 }

@@ -81,7 +81,6 @@ fn what_is_not_built_is_refused_by_name() {
     for text in [
         "buffer: { root: \"{ name = `x` }\" }",
         "data: { when_full: lose_oldest }",
-        "data: { on_shutdown: drain }",
         "policies:\n  - { name: a, keep: 100/s }",
         "policies:\n  - { name: a, keep: { share: 1%, at_most: 10/s } }",
         "policies:\n  - { name: a, keep: 1%, shadow: true }",

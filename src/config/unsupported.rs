@@ -26,8 +26,6 @@ const ROWS: &[Row] = &[
     Row { path: "policies.*.shadow", when: When::Present },
     Row { path: "receivers.kafka", when: When::Present },
     Row { path: "reload", when: When::Present },
-    Row { path: "**.drain_timeout", when: When::Present },
-    Row { path: "**.on_shutdown", when: When::Present },
     Row { path: "**.randomness", when: When::Present },
 ];
 
@@ -90,8 +88,8 @@ mod tests {
     fn paths_are_covered_step_by_step() {
         assert!(covers("policies.*.shadow", "policies.3.shadow"));
         assert!(!covers("policies.*.shadow", "policies.3.keep.shadow"));
-        assert!(covers("**.on_shutdown", "on_shutdown"));
-        assert!(covers("**.on_shutdown", "data.on_shutdown"));
-        assert!(!covers("**.on_shutdown", "data.upon_shutdown_on_shutdown".trim_end_matches("n")));
+        assert!(covers("**.randomness", "randomness"));
+        assert!(covers("**.randomness", "data.randomness"));
+        assert!(!covers("**.randomness", "data.pseudorandomness"));
     }
 }

@@ -204,3 +204,18 @@ async fn a_drain_judges_and_delivers_what_is_not_due_yet() {
     assert_eq!(backend.distinct(), 300);
     assert_eq!(counts_below(&tailwater.parquet()).len(), 300);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_may_ask_for_a_drain() {
+    let backend = Backend::start().await;
+    let setup = Setup { after_root: "30s", max_wait: "60s", on_shutdown: "drain", ..Setup::default() };
+    let mut tailwater =
+        setup.forward_to("backend", &format!("endpoint: \"{}\"", backend.grpc())).start().await;
+    let mut sender = Sender::to(&tailwater);
+    let mut random = Random(12);
+    let failed: Vec<_> = (0..100).map(|_| Trace::new(&mut random).failed()).collect();
+    sender.deliver(&request(&failed)).await;
+    assert!(tailwater.terminate().await.success());
+    assert_eq!(backend.distinct(), 300);
+    assert_eq!(counts_below(&tailwater.parquet()).len(), 300);
+}

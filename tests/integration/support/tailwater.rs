@@ -25,6 +25,8 @@ pub struct Setup {
     pub after_root: &'static str,
     pub max_wait: &'static str,
     pub disk: &'static str,
+    /// `resume` or `drain`.
+    pub on_shutdown: &'static str,
     /// The header whose value is the tenant.
     pub tenant_header: Option<&'static str>,
     /// Where Parquet goes; nothing: a folder beside the data.
@@ -44,6 +46,7 @@ impl Default for Setup {
             after_root: "1s",
             max_wait: "3s",
             disk: "2GiB",
+            on_shutdown: "resume",
             tenant_header: None,
             parquet_url: None,
             parquet_keys: Vec::new(),
@@ -83,13 +86,13 @@ impl Setup {
         let otlp = if otlp.is_empty() { String::new() } else { format!("\n  otlp:{otlp}") };
         let tenant =
             self.tenant_header.map_or_else(String::new, |name| format!("\n    tenant_header: {name}"));
-        let Self { policies, memory, after_root, max_wait, disk, .. } = self;
+        let Self { policies, memory, after_root, max_wait, disk, on_shutdown, .. } = self;
         format!(
             r#"receivers:
   otlp:
     grpc: {{ listen: "127.0.0.1:0" }}
     http: {{ listen: "127.0.0.1:0" }}{tenant}
-data: {{ path: "{folder}/data", disk: {disk} }}
+data: {{ path: "{folder}/data", disk: {disk}, on_shutdown: {on_shutdown} }}
 buffer: {{ memory: {memory}, after_root: {after_root}, max_wait: {max_wait}, hindsight: 60s }}
 policies:{policies}
 exporters:
