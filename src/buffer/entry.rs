@@ -47,7 +47,7 @@ impl Generation {
 /// What the spans of a unit say together, folded as they come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Summary {
-    /// Conditions that some span fulfils, as [`crate::sampler`] folds them.
+    /// Conditions that some span fulfils, folded under the policies of `generation`.
     pub bits: u32,
     pub generation: Generation,
     /// Unix nanoseconds; `u64::MAX` if no span has a start.
@@ -121,7 +121,7 @@ pub struct Arriving {
     pub randomness: Option<Randomness>,
 }
 
-/// What was learned of a unit's duration, so that it can be corrected: see [`crate::sampler`].
+/// What was learned of a unit's duration, so that it can be corrected. Opaque here: the sampler reads it.
 pub type Lesson = [u64; 2];
 
 /// See the module.
