@@ -118,6 +118,7 @@ pub(super) async fn build(config: Config, settings: Settings) -> anyhow::Result<
     let relieve = || judge_loop.relieve_at_start();
     recover::replay(&engine, &storage, &place.input, saved.low_water, &mut recovered, relieve)
         .context("read the input log")?;
+    engine.replayed(first);
     engine.buffer.recovered();
     tell(&recovered);
     engine.ledger.lost_bytes("corrupt", recovered.lost_bytes);

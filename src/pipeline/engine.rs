@@ -197,6 +197,12 @@ impl Engine {
         })
     }
 
+    /// All that a former life left is indexed; what comes begins with segment `first`. A life that reads or
+    /// receives nothing has a frontier too: its low-water must not lie before that of the life before.
+    pub fn replayed(&self, first: u32) {
+        self.indexed.fetch_max(Position::new(first, 0).to_u64(), Ordering::AcqRel);
+    }
+
     fn charge(&self, segment: u32, taken: Taken) {
         let bytes = taken.spans as usize * SPAN_BYTES + taken.traces as usize * TRACE_BYTES;
         self.memory.charge(segment, bytes);

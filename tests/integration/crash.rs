@@ -190,6 +190,24 @@ async fn sigterm_ends_within_seconds_and_the_next_start_goes_on() {
     tailwater.judged().await;
 }
 
+/// A life in which nothing comes remembers how far the life before it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_judged_is_not_recovered_after_an_idle_life() {
+    let mut tailwater = Setup::default().start().await;
+    let mut sender = Sender::to(&tailwater);
+    let mut random = Random(12);
+    let traces: Vec<_> = (0..100).map(|_| Trace::new(&mut random)).collect();
+    sender.deliver(&request(&traces)).await;
+    tailwater.judged().await;
+    tailwater.drain().await;
+    for _ in 0..2 {
+        tailwater.start().await;
+        let ledger = tailwater.assert_ledger().await;
+        assert_eq!(ledger.recovered, 0, "{ledger}");
+        assert!(tailwater.terminate().await.success());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_judges_and_delivers_what_is_not_due_yet() {
     let backend = Backend::start().await;
