@@ -26,7 +26,7 @@ pub use entry::{Arriving, Generation, Key, Lesson, Sent, Summary};
 pub use kept::{REMEMBERED_MS, Remembered};
 pub use life::{Judgement, State};
 pub use refs::SpanRef;
-pub use shard::{Candidate, Moment, Now, Reachable, Settled, Settlement, Shard, Taken};
+pub use shard::{Candidate, Known, Moment, Now, Reachable, Settled, Settlement, Shard, Taken};
 
 use crate::trace::Position;
 
@@ -291,6 +291,12 @@ impl Buffer {
                 from = to;
             }
         }
+    }
+
+    /// What is known of a trace whose spans are in the log.
+    pub fn known(&self, key: Key) -> Option<Known> {
+        let (shard, hash) = split(self.hasher.hash_one(key));
+        self.shard(shard).known(&key, hash)
     }
 
     /// Traces with an entry, spans that can be reached, spans not judged yet.

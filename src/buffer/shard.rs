@@ -78,6 +78,21 @@ pub enum Settlement {
     Dropped(PolicyId),
 }
 
+/// What is known of a trace whose spans are in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    pub state: State,
+    pub root_seen: bool,
+    /// Spans that wait for a judgement.
+    pub unjudged: u32,
+    /// Of the last verdict: arrival clock, Unix milliseconds.
+    pub judged_ms: u64,
+    /// Which dropped it, and under which generation of the policies.
+    pub dropped_by: Option<(PolicyId, Generation)>,
+    /// By which verdict it was sent.
+    pub sent: Option<Sent>,
+}
+
 /// What an arrival did, for the memory charge and the counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Taken {
@@ -249,6 +264,18 @@ impl Shard {
             bucket.hash == hash && self.entries.get(bucket.slot).is_some_and(|entry| entry.key == *key)
         };
         self.table.find(spread(hash), same).map(|bucket| bucket.slot)
+    }
+
+    pub(super) fn known(&self, key: &Key, hash: u32) -> Option<Known> {
+        let entry = self.find(key, hash).and_then(|slot| self.entries.get(slot))?;
+        Some(Known {
+            state: entry.state,
+            root_seen: entry.root_seen,
+            unjudged: entry.unjudged,
+            judged_ms: entry.judged_ms,
+            dropped_by: (entry.state == State::Dropped).then_some(entry.dropped_by),
+            sent: entry.sent.as_deref().cloned(),
+        })
     }
 
     /// An entry for a trace that has none: as it is remembered, else open.

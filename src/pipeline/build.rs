@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -68,91 +68,66 @@ impl Default for Settings {
 }
 
 /// The data directory: section 6 of the contract.
-struct Place {
+pub(super) struct Place {
     data: PathBuf,
     input: PathBuf,
     state: PathBuf,
     instance: Uuid,
-    lock: Lock,
+    pub(super) lock: Lock,
+}
+
+/// The stages, recovered and connected; no port is open, and nobody but the logs' writers has a thread.
+pub(super) struct Core {
+    pub(super) engine: Arc<Engine>,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) intake: Intake,
+    pub(super) judge_loop: JudgeLoop,
+    pub(super) keep_loop: KeepLoop,
+    /// From the judge to the keeper.
+    pub(super) snapshots: (Sender<Snapshot>, Receiver<Snapshot>),
+    pub(super) input_highest: u32,
+    pub(super) input: Option<LogThread>,
+    pub(super) outbox_thread: LogThread,
 }
 
 pub(super) async fn build(config: Config, settings: Settings) -> anyhow::Result<Pipeline> {
-    let Settings { storage, clock, seed } = settings;
     let telemetry = Telemetry::new();
     let readiness = Readiness::new();
     let (failed, failure) = watch::channel(None);
-    let place = Place::open(&*storage, &config.data.path)?;
+    let place = Place::open(&*settings.storage, &config.data.path)?;
     // The admin port answers while the rest comes up.
     let (receiving, stop) = watch::channel(());
     let mut receivers = JoinSet::new();
     let admin = serve_admin(&config, &telemetry, &readiness, stop.clone(), &mut receivers).await?;
     readiness.unready("recovering");
 
-    let mut saved = read_state(&*storage, &place.state)?;
-    let (outbox, outbox_thread) = open_outbox(&config, &storage, &place, &saved, fatal(&failed))?;
-    let mut recovered = Recovered::default();
-    recover::kept_since(&storage, &place.data, &mut saved, &mut recovered).context("read the outbox")?;
-    let first = segment::next_number(&*storage, &place.input, saved.input_segment)
-        .with_context(|| format!("read {}", place.input.display()))?;
-    let (input, input_thread) = open_input(&config, &storage, &place, first, fatal(&failed))?;
-    let memory_limit = memory_limit(&config)?;
-    let engine = engine(&config, &place, memory_limit, first, input, clock, seed)?;
-    let budget = Arc::new(Budget::new(memory_limit, engine.memory.clone()));
-    let disk = Arc::new(DiskBudget::new(config.data.disk.0));
-    let tallies = Arc::new(KeeperTallies::default());
-    let judge_tallies = Arc::new(JudgeTallies::default());
-    let (snapshots, kept) = mpsc::channel::<Snapshot>();
-    let judge_loop = JudgeLoop {
-        judge: Judge::new(engine.clone(), outbox.clone(), judge_tallies.clone()),
-        engine: engine.clone(),
-        budget: budget.clone(),
-        disk: disk.clone(),
-        outbox: outbox.clone(),
-        snapshots: snapshots.clone(),
-        tallies: tallies.clone(),
-        hindsight_ms: config.buffer.hindsight.as_millis(),
-        input_highest: first,
-    };
-    take_up(&engine, &saved);
-    disk.grew(input_bytes(&*storage, &place.input)?);
-    let relieve = || judge_loop.relieve_at_start();
-    recover::replay(&engine, &storage, &place.input, saved.low_water, &mut recovered, relieve)
-        .context("read the input log")?;
-    engine.replayed(first);
-    engine.buffer.recovered();
-    tell(&recovered);
-    engine.ledger.lost_bytes("corrupt", recovered.lost_bytes);
-
-    let keep_loop = KeepLoop {
-        disk: disk.clone(),
-        storage: storage.clone(),
-        outbox: outbox.clone(),
-        engine: engine.clone(),
-        input_dir: place.input.clone(),
-        state_path: place.state.clone(),
-        tallies: tallies.clone(),
-    };
+    let core = Core::open(&config, &place, &settings, &failed)?;
     let (exporting, exporter_stop) = watch::channel(ExporterStop::Run);
-    let exporters = start_exporters(&config, &storage, &place, &outbox, &exporter_stop, seed)?;
-    let intake = Intake::new(engine.clone(), budget.clone(), disk.clone());
+    let exporters =
+        start_exporters(&config, &settings.storage, &place, &core.outbox, &exporter_stop, settings.seed)?;
+    let metrics = core.metrics();
+    let Core {
+        engine,
+        outbox,
+        intake,
+        judge_loop,
+        keep_loop,
+        snapshots,
+        input_highest,
+        input,
+        outbox_thread,
+    } = core;
     let bound = receiver::bind(&config.receivers.otlp).await?;
     let addresses =
         Addresses { grpc: bound.grpc_address(), http: bound.http_address(), telemetry: Some(admin) };
     engine.clock.start();
-    let keeping = Keeping::start(keep_loop, (snapshots, kept), first)?;
+    let keeping = Keeping::start(keep_loop, snapshots, input_highest)?;
     let judging = Judging::start(judge_loop)?;
     let receiver_metrics = Arc::new(receiver::Metrics::default());
     receivers.spawn(bound.serve(intake.clone(), receiver_metrics.clone(), GRACE, stop));
     telemetry.register(engine.ledger.clone());
     telemetry.register(receiver_metrics);
-    telemetry.register(Arc::new(PipelineMetrics {
-        engine: engine.clone(),
-        budget,
-        disk,
-        outbox: outbox.clone(),
-        judge: judge_tallies,
-        keeper: tallies,
-    }));
+    telemetry.register(Arc::new(metrics));
     readiness.ready();
     Ok(Pipeline {
         addresses,
@@ -167,15 +142,95 @@ pub(super) async fn build(config: Config, settings: Settings) -> anyhow::Result<
         keeping,
         exporting,
         exporters,
-        input: input_thread,
+        input,
         outbox_thread,
         failure,
         _lock: place.lock,
     })
 }
 
+impl Core {
+    /// Opens both logs and takes up what the last life left.
+    pub(super) fn open(
+        config: &Config,
+        place: &Place,
+        settings: &Settings,
+        failed: &watch::Sender<Option<String>>,
+    ) -> anyhow::Result<Self> {
+        let storage = &settings.storage;
+        let mut saved = read_state(&**storage, &place.state)?;
+        let (outbox, outbox_thread) = open_outbox(config, storage, place, &saved, fatal(failed))?;
+        let mut recovered = Recovered::default();
+        recover::kept_since(storage, &place.data, &mut saved, &mut recovered).context("read the outbox")?;
+        let first = segment::next_number(&**storage, &place.input, saved.input_segment)
+            .with_context(|| format!("read {}", place.input.display()))?;
+        let (input, input_thread) = open_input(config, storage, place, first, fatal(failed))?;
+        let memory_limit = memory_limit(config)?;
+        let engine =
+            engine(config, place, memory_limit, first, input, settings.clock.clone(), settings.seed)?;
+        let budget = Arc::new(Budget::new(memory_limit, engine.memory.clone()));
+        let disk = Arc::new(DiskBudget::new(config.data.disk.0));
+        let tallies = Arc::new(KeeperTallies::default());
+        let snapshots = mpsc::channel::<Snapshot>();
+        let judge_loop = JudgeLoop {
+            judge: Judge::new(engine.clone(), outbox.clone(), Arc::new(JudgeTallies::default())),
+            engine: engine.clone(),
+            budget: budget.clone(),
+            disk: disk.clone(),
+            outbox: outbox.clone(),
+            snapshots: snapshots.0.clone(),
+            tallies: tallies.clone(),
+            hindsight_ms: config.buffer.hindsight.as_millis(),
+            input_highest: first,
+        };
+        take_up(&engine, &saved);
+        disk.grew(input_bytes(&**storage, &place.input)?);
+        let relieve = || judge_loop.relieve_at_start();
+        recover::replay(&engine, storage, &place.input, saved.low_water, &mut recovered, relieve)
+            .context("read the input log")?;
+        engine.replayed(first);
+        engine.buffer.recovered();
+        tell(&recovered);
+        engine.ledger.lost_bytes("corrupt", recovered.lost_bytes);
+
+        let keep_loop = KeepLoop {
+            disk: disk.clone(),
+            storage: storage.clone(),
+            outbox: outbox.clone(),
+            engine: engine.clone(),
+            input_dir: place.input.clone(),
+            state_path: place.state.clone(),
+            tallies,
+        };
+        let intake = Intake::new(engine.clone(), budget, disk);
+        Ok(Self {
+            engine,
+            outbox,
+            intake,
+            judge_loop,
+            keep_loop,
+            snapshots,
+            input_highest: first,
+            input: input_thread,
+            outbox_thread,
+        })
+    }
+
+    pub(super) fn metrics(&self) -> PipelineMetrics {
+        let JudgeLoop { judge, engine, budget, disk, outbox, tallies, .. } = &self.judge_loop;
+        PipelineMetrics {
+            engine: engine.clone(),
+            budget: budget.clone(),
+            disk: disk.clone(),
+            outbox: outbox.clone(),
+            judge: judge.tallies.clone(),
+            keeper: tallies.clone(),
+        }
+    }
+}
+
 impl Place {
-    fn open(storage: &dyn Storage, data: &Path) -> anyhow::Result<Self> {
+    pub(super) fn open(storage: &dyn Storage, data: &Path) -> anyhow::Result<Self> {
         let at = || data.display();
         storage.create_dir_all(data).with_context(|| format!("create {}", at()))?;
         let locked = storage.try_lock(&data.join("lock")).with_context(|| format!("lock {}", at()))?;

@@ -24,6 +24,8 @@ use crate::log::{Storage, segment};
 const JUDGE_EVERY: Duration = Duration::from_millis(20);
 /// Between two state files, in milliseconds.
 const STATE_EVERY_MS: u64 = 10_000;
+/// The first at once: what was recovered need not be recovered again.
+pub(super) const STATE_FIRST_MS: u64 = 0;
 /// Between two looks at cursors and at the age of the outbox's segment.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -93,8 +95,7 @@ impl Judging {
 
 impl JudgeLoop {
     fn run(self, orders: &Receiver<Order>) {
-        // The first at once: what was recovered need not be recovered again.
-        let mut state_due_ms = 0;
+        let mut state_due_ms = STATE_FIRST_MS;
         loop {
             match orders.recv_timeout(JUDGE_EVERY) {
                 Err(RecvTimeoutError::Timeout) => {}
@@ -109,16 +110,22 @@ impl JudgeLoop {
                     return;
                 }
             }
-            self.look_at_disk();
-            if !self.disk.stops() {
-                self.judge.judge_due();
-                self.relieve();
-            }
-            self.engine.slow.publish(self.engine.clock.arrival_ms());
-            if self.engine.clock.elapsed_ms() >= state_due_ms {
-                state_due_ms = self.engine.clock.elapsed_ms() + STATE_EVERY_MS;
-                self.snapshot();
-            }
+            self.turn(&mut state_due_ms);
+        }
+    }
+
+    /// One look at everything: what is due is judged, segments retire, thresholds are published, and a
+    /// snapshot is taken when it is due.
+    pub(super) fn turn(&self, state_due_ms: &mut u64) {
+        self.look_at_disk();
+        if !self.disk.stops() {
+            self.judge.judge_due();
+            self.relieve();
+        }
+        self.engine.slow.publish(self.engine.clock.arrival_ms());
+        if self.engine.clock.elapsed_ms() >= *state_due_ms {
+            *state_due_ms = self.engine.clock.elapsed_ms() + STATE_EVERY_MS;
+            self.snapshot();
         }
     }
 

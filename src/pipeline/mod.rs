@@ -20,6 +20,7 @@ mod keeper;
 mod metrics;
 mod piece;
 mod recover;
+mod simulation;
 mod state;
 
 use std::net::SocketAddr;
@@ -36,6 +37,7 @@ use tracing::{info, warn};
 pub use build::Settings;
 pub use clock::{Clock, SystemClock};
 pub use engine::{Engine, MESSAGE_BYTES_MAX, Parts, Stored, Unstored};
+pub use simulation::Simulation;
 
 use crate::config::Config;
 use crate::exporter::otlp::Stop as ExporterStop;
