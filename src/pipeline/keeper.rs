@@ -69,7 +69,8 @@ pub(super) struct JudgeLoop {
 impl Judging {
     pub(super) fn start(judge_loop: JudgeLoop) -> std::io::Result<Self> {
         let (orders, received) = mpsc::channel();
-        let thread = thread::Builder::new().name("judge".to_owned()).spawn(move || judge_loop.run(&received))?;
+        let thread =
+            thread::Builder::new().name("judge".to_owned()).spawn(move || judge_loop.run(&received))?;
         Ok(Self { orders, thread: Some(thread) })
     }
 
@@ -199,7 +200,8 @@ impl Keeping {
         input_highest: u32,
     ) -> std::io::Result<Self> {
         let outbox = keep_loop.outbox.clone();
-        let thread = thread::Builder::new().name("keeper".to_owned()).spawn(move || keep_loop.run(&received))?;
+        let thread =
+            thread::Builder::new().name("keeper".to_owned()).spawn(move || keep_loop.run(&received))?;
         Ok(Self { snapshots, thread, outbox, input_highest })
     }
 

@@ -95,7 +95,12 @@ impl PipelineMetrics {
             [("written", &self.keeper.states_written), ("failed", &self.keeper.state_failures)]
         {
             let help = "State files, by outcome.";
-            out.counter("tailwater_pipeline_states_total", help, &[("outcome", outcome)], tally.load(Relaxed));
+            out.counter(
+                "tailwater_pipeline_states_total",
+                help,
+                &[("outcome", outcome)],
+                tally.load(Relaxed),
+            );
         }
     }
 
@@ -143,7 +148,12 @@ impl PipelineMetrics {
                     ("percentile", &*percentile),
                 ];
                 let help = "Above it a trace is slow for its operation.";
-                out.gauge("tailwater_sampler_slow_threshold_seconds", help, &labels, *threshold_ns as f64 / 1e9);
+                out.gauge(
+                    "tailwater_sampler_slow_threshold_seconds",
+                    help,
+                    &labels,
+                    *threshold_ns as f64 / 1e9,
+                );
             }
         }
     }

@@ -12,6 +12,7 @@
 mod budget;
 mod build;
 mod clock;
+mod disk;
 mod engine;
 mod intake;
 mod judge;
@@ -19,7 +20,6 @@ mod keeper;
 mod metrics;
 mod piece;
 mod recover;
-mod disk;
 mod state;
 
 use std::net::SocketAddr;
