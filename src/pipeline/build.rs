@@ -35,6 +35,7 @@ use crate::proto::SegmentAttributes;
 use crate::receiver;
 use crate::sampler::{Policies, Slow};
 use crate::telemetry::{Ledger, Readiness, Telemetry, admin};
+use crate::trace::Position;
 
 /// Bytes of either log that may wait to be written.
 const QUEUE_BYTES: usize = 64 << 20;
@@ -118,6 +119,7 @@ pub(super) async fn build(config: Config, settings: Settings) -> anyhow::Result<
     let relieve = || judge_loop.relieve_at_start();
     recover::replay(&engine, &storage, &place.input, saved.low_water, &mut recovered, relieve)
         .context("read the input log")?;
+    engine.resume(Position::new(first, 0));
     engine.buffer.recovered();
     tell(&recovered);
     engine.ledger.lost_bytes("corrupt", recovered.lost_bytes);

@@ -197,6 +197,11 @@ impl Engine {
         })
     }
 
+    /// All that former lives have left is indexed: what comes now begins at `first`.
+    pub fn resume(&self, first: Position) {
+        self.indexed.fetch_max(first.to_u64(), Ordering::AcqRel);
+    }
+
     fn charge(&self, segment: u32, taken: Taken) {
         let bytes = taken.spans as usize * SPAN_BYTES + taken.traces as usize * TRACE_BYTES;
         self.memory.charge(segment, bytes);
