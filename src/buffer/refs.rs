@@ -77,9 +77,10 @@ impl Ring {
         }
         self.chunks[at / CHUNK][at % CHUNK] = reference;
         self.len += 1;
-        let number = self.base.wrapping_add(at as u32);
-        debug_assert_ne!(number, NONE, "numbers wrap before they reach the end mark");
-        number
+        match self.base.wrapping_add(at as u32) {
+            NONE => self.push(reference), // the place stays nameless
+            number => number,
+        }
     }
 
     pub(super) fn get(&self, number: u32) -> Option<&SpanRef> {
@@ -136,6 +137,17 @@ mod tests {
         assert_eq!(ring.get(numbers[3000]).map(|r| r.offset), Some(3000));
         assert_eq!(ring.get(NONE), None);
         assert_eq!(ring.push(SpanRef::new(5, 0, 7)), 5000);
+    }
+
+    #[test]
+    fn no_reference_has_the_number_that_means_none() {
+        let mut ring = Ring { base: NONE - (CHUNK as u32 - 1), ..Ring::default() };
+        let numbers: Vec<u32> = (0..2000).map(|n| ring.push(SpanRef::new(1, n, 7))).collect();
+        assert!(!numbers.contains(&NONE));
+        let found: Vec<u32> = numbers.iter().filter_map(|n| ring.get(*n)).map(|r| r.offset).collect();
+        assert_eq!(found, (0..2000).collect::<Vec<_>>());
+        ring.retire(1);
+        assert_eq!(ring.len(), 0);
     }
 
     #[test]

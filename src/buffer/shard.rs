@@ -298,7 +298,11 @@ impl Shard {
         if self.listed.is_empty() {
             self.listed_from = segment;
         }
-        let at = segment.saturating_sub(self.listed_from) as usize;
+        while segment < self.listed_from {
+            self.listed.push_front(Vec::new());
+            self.listed_from -= 1;
+        }
+        let at = (segment - self.listed_from) as usize;
         if at >= self.listed.len() {
             self.listed.resize_with(at + 1, Vec::new);
         }

@@ -294,6 +294,28 @@ fn a_trace_lives_as_long_as_one_of_its_spans() {
 }
 
 #[test]
+fn traces_that_move_to_later_segments_are_judged_before_those_retire() {
+    let mut world = world();
+    let shard = |key| split(world.buffer.hasher.hash_one(key)).0;
+    let (far, near) = (trace(1), (2..).map(trace).find(|key| shard(*key) == shard(trace(1))).unwrap());
+    world.root(far);
+    world.root(near);
+    for (shard, candidate) in world.at(10).due() {
+        world.settle(shard, candidate, Settlement::Dropped(PolicyId(3)));
+    }
+    world.at(20).segment(3).span(near);
+    world.segment(5).span(far);
+    world.retire(1);
+    let moment = world.at(30).moment();
+    let listed = |shard| world.buffer.take_listed(shard, 3, moment, Position::MAX);
+    let listed: Vec<Candidate> = (0..SHARDS).flat_map(listed).collect();
+    assert_eq!(listed.iter().map(|candidate| candidate.key).collect::<Vec<_>>(), [near]);
+    world.settle(split(world.buffer.hasher.hash_one(near)).0, listed[0].clone(), kept());
+    world.retire(3);
+    assert_eq!(world.buffer.counts(), Counts { traces: 1, spans: 1, unjudged: 1 });
+}
+
+#[test]
 fn a_kept_trace_is_remembered_when_it_has_left_the_log() {
     let mut world = world();
     world.root(trace(1));

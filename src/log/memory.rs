@@ -175,9 +175,14 @@ impl Memory {
 }
 
 impl Live {
+    /// Numbers rise, but some may be missing: a life that accepted nothing has used one.
     fn get(&self, number: u32) -> Option<&Arc<Segment>> {
         let low = self.segments.front()?.number;
-        self.segments.get(number.checked_sub(low)? as usize)
+        let expected = self.segments.get(number.checked_sub(low)? as usize);
+        expected.filter(|segment| segment.number == number).or_else(|| {
+            let at = self.segments.binary_search_by_key(&number, |segment| segment.number).ok()?;
+            self.segments.get(at)
+        })
     }
 }
 
@@ -330,6 +335,19 @@ mod tests {
         memory.charge(1, 900);
         assert!(append(&memory, 2, &[0; 100]).opened);
         assert_eq!(memory.segment(1).unwrap().charged(), 900);
+    }
+
+    #[test]
+    fn a_segment_is_found_behind_numbers_that_were_never_filled() {
+        let memory = Memory::new(4096, 9);
+        let old = append(&Memory::new(4096, 3), 1, b"old").record;
+        memory.restore(old.at, old.bytes, 1);
+        let new = append(&memory, 2, b"new").record;
+        assert_eq!((old.at.segment, new.at.segment), (3, 9));
+        assert_eq!(memory.record_of(new.at).map(|record| record.body()), Some("new".into()));
+        assert!(memory.segment(4).is_none() && memory.segment(8).is_none());
+        memory.charge(9, 50);
+        assert_eq!(memory.segment(9).unwrap().charged(), 50);
     }
 
     #[test]

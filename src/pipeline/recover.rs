@@ -14,7 +14,7 @@ use tracing::warn;
 
 use super::engine::{Engine, KIND_REQUEST};
 use super::state::{Saved, SavedTrace};
-use crate::buffer::{Sent, State as Life, Taken};
+use crate::buffer::{Now, Sent, State as Life, Taken};
 use crate::exporter::outbox;
 use crate::log::{GroupItem, ReadItem, Reader, Storage};
 use crate::proto;
@@ -107,7 +107,9 @@ pub(super) fn replay(
             ReadItem::Record(record) if record.kind == KIND_REQUEST => {
                 let age_ms = now.ms.saturating_sub(record.arrival_ms).min(engine.max_wait_ms);
                 let stored = engine.memory.restore(record.at, record.bytes, record.arrival_ms);
-                recovered.add(engine.replay(&stored, now, age_ms));
+                // A verdict is as old as it was when the span came.
+                let then = Now { ms: record.arrival_ms, ..now };
+                recovered.add(engine.replay(&stored, then, age_ms));
                 relieve();
             }
             ReadItem::Record(_) => {}
@@ -123,5 +125,121 @@ impl Recovered {
     fn add(&mut self, taken: Taken) {
         self.spans += u64::from(taken.spans);
         self.skipped += u64::from(taken.skipped);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+    use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
+    use prost::Message;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::buffer::{self, Buffer, Key, Remembered, Waits};
+    use crate::log::{Head, Memory, Record, SegmentHeader, SimDisk, segment};
+    use crate::pipeline::clock::Clock;
+    use crate::pipeline::engine::Parts;
+    use crate::pipeline::state::{Highest, Snapshot};
+    use crate::sampler::{Policies, Slow};
+    use crate::telemetry::Ledger;
+    use crate::trace::TenantId;
+
+    const DIR: &str = "input";
+    const ARRIVAL_MS: u64 = 1_700_000_000_000;
+    const HOUR_MS: u64 = 3_600_000;
+    /// Of the segments of the new life.
+    const FIRST: u32 = 7;
+
+    /// A clock that stands.
+    #[derive(Debug)]
+    struct At(u64);
+
+    impl Clock for At {
+        fn arrival_ms(&self) -> u64 {
+            self.0
+        }
+
+        fn elapsed_ms(&self) -> u64 {
+            0
+        }
+
+        fn start(&self) {}
+    }
+
+    fn engine(now_ms: u64) -> Engine {
+        let waits = Waits { after_root_ms: 10_000, max_wait_ms: 60_000, hindsight_ms: 300_000 };
+        let settings = buffer::Settings { waits, piece_bytes: 1 << 24, remembered_max: 10, hash_seed: 1 };
+        let policies = Policies::compile(&crate::config::Config::default().policies, 0).unwrap();
+        Engine::new(Parts {
+            memory: Arc::new(Memory::new(1 << 20, FIRST)),
+            buffer: Buffer::new(&settings),
+            slow: Slow::new(&policies.percentiles()),
+            ledger: Arc::new(Ledger::new(policies.names())),
+            policies,
+            clock: Arc::new(At(now_ms)),
+            input: None,
+            max_wait_ms: waits.max_wait_ms,
+            instance: Uuid::nil(),
+        })
+    }
+
+    /// An input log of one request with one root span.
+    fn one_request(trace: TraceId) -> Arc<dyn Storage> {
+        let span = Span { trace_id: trace.0.to_vec(), span_id: vec![2; 8], ..Span::default() };
+        let scope_spans = vec![ScopeSpans { spans: vec![span], ..ScopeSpans::default() }];
+        let resource_spans = vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }];
+        let body = ExportTraceServiceRequest { resource_spans }.encode_to_vec();
+        let (tenant, kind, arrival_ms) = ("", KIND_REQUEST, ARRIVAL_MS);
+        let record = Record { arrival_ms, tenant, kind, more: false, member: 0, body: &body };
+        let uuid = Uuid::nil();
+        let header = SegmentHeader { number: 1, uuid, opened_ms: ARRIVAL_MS, attributes: Default::default() };
+        let disk = SimDisk::new(1);
+        let file = [header.encode(), Head::new(&record).unwrap().into_vec(), body].concat();
+        disk.put(&segment::path(Path::new(DIR), 1), file);
+        disk.storage()
+    }
+
+    fn read(engine: &Engine, disk: &Arc<dyn Storage>, low_water: Position) -> Recovered {
+        let mut recovered = Recovered::default();
+        replay(engine, disk, Path::new(DIR), low_water, &mut recovered, || ()).unwrap();
+        recovered
+    }
+
+    fn kept(trace: TraceId, judged_ms: u64, through: Position) -> Remembered {
+        let sent = Sent { policy: "errors".into(), threshold: Threshold(0), rule: WeightRule::Threshold };
+        Remembered { key: Key { trace, tenant: TenantId(0) }, state: Life::Kept, sent, judged_ms, through }
+    }
+
+    #[test]
+    fn what_was_sent_is_not_sent_again_however_long_the_process_was_down() {
+        let trace = TraceId([1; 16]);
+        for hours in [1, 100] {
+            let engine = engine(ARRIVAL_MS + hours * HOUR_MS);
+            engine.buffer.remember(kept(trace, ARRIVAL_MS + 10_000, Position::new(2, 0)));
+            let recovered = read(&engine, &one_request(trace), Position::default());
+            assert_eq!((recovered.spans, recovered.skipped), (0, 1), "{hours} hours");
+        }
+    }
+
+    #[test]
+    fn a_verdict_is_as_old_as_it_was_when_its_late_span_came() {
+        let trace = TraceId([1; 16]);
+        let engine = engine(ARRIVAL_MS + HOUR_MS);
+        engine.buffer.remember(kept(trace, ARRIVAL_MS - 1_000, Position::new(1, 10)));
+        assert_eq!(read(&engine, &one_request(trace), Position::default()).spans, 1);
+        let mut states = Vec::new();
+        engine.buffer.kept(|kept| states.push(kept.state));
+        assert_eq!(states, [Life::Kept], "the span follows the verdict");
+    }
+
+    #[test]
+    fn a_state_after_a_recovery_that_found_nothing_does_not_go_back() {
+        let engine = engine(ARRIVAL_MS);
+        let behind = Position::new(1, 10_000);
+        assert_eq!(read(&engine, &one_request(TraceId([1; 16])), behind).spans, 0);
+        engine.resume(Position::new(FIRST, 0));
+        let state = Snapshot::take(&engine, Position::default(), Highest::default());
+        assert_eq!(state.low_water, Position::new(FIRST, 0));
     }
 }
