@@ -238,7 +238,7 @@ mod tests {
         let engine = engine(ARRIVAL_MS);
         let behind = Position::new(1, 10_000);
         assert_eq!(read(&engine, &one_request(TraceId([1; 16])), behind).spans, 0);
-        engine.resume(Position::new(FIRST, 0));
+        engine.replayed(FIRST);
         let state = Snapshot::take(&engine, Position::default(), Highest::default());
         assert_eq!(state.low_water, Position::new(FIRST, 0));
     }
