@@ -10,7 +10,10 @@ use super::budget::{self, Budget};
 use super::disk::DiskBudget;
 use super::engine::{Engine, Unstored};
 use crate::log::WriteFailed;
+use crate::log::record::record_len;
+use crate::log::segment::SEGMENT_HEADER;
 use crate::receiver::{self, Accepted, Rejection};
+use crate::trace::Position;
 
 /// When a refused sender should come back: segments retire many times a second.
 const RETRY_MEMORY: Duration = Duration::from_secs(1);
@@ -65,13 +68,21 @@ impl receiver::Intake for Intake {
 
     async fn receive(&self, room: Room, tenant: &str, body: Bytes) -> Result<Accepted, Rejection> {
         let stored = self.engine.receive(tenant, &body).map_err(rejection)?;
+        let record = record_len(tenant.len(), body.len());
         // The log has a copy and is charged for it.
         drop((room, body));
         if let (Some(end), Some(input)) = (stored.end, &self.engine.input) {
+            self.disk.grew(on_disk(record, end));
             input.wait(end).await.map_err(unwritten)?;
         }
         Ok(Accepted { rejected: stored.rejected, reason: stored.fault })
     }
+}
+
+/// Bytes by which a record that ends at `end` makes the input log grow: the first of a segment brings its header.
+fn on_disk(record: usize, end: Position) -> u64 {
+    let first = end.offset as usize == SEGMENT_HEADER + record;
+    (if first { SEGMENT_HEADER + record } else { record }) as u64
 }
 
 fn overloaded() -> Rejection {
