@@ -219,7 +219,8 @@ impl KeepLoop {
     fn run(self, snapshots: &Receiver<Snapshot>) {
         loop {
             let kept = match snapshots.recv_timeout(TICK) {
-                Ok(snapshot) => self.keep(&snapshot),
+                // On a slow disk they wait, and the newest says all.
+                Ok(snapshot) => self.keep(&snapshots.try_iter().last().unwrap_or(snapshot)),
                 Err(RecvTimeoutError::Timeout) => {
                     self.outbox.tick(self.engine.clock.arrival_ms()).context("save the cursors")
                 }
