@@ -21,6 +21,8 @@ mod metrics;
 mod piece;
 mod recover;
 mod state;
+#[cfg(test)]
+mod testing;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
