@@ -61,7 +61,7 @@ fn take_in(requests: usize) {
     let bodies: Vec<_> = (0..LONG).map(|_| generator.request(SPANS_PER_REQUEST)).collect();
     let engine = engine();
     for body in &bodies[..requests] {
-        engine.receive("", body).unwrap();
+        engine.receive("", body, |_| true).unwrap();
     }
     assert_eq!(engine.buffer.counts().spans, (requests * SPANS_PER_REQUEST) as u64);
 }

@@ -269,12 +269,13 @@ impl Buffer {
         least
     }
 
-    /// Every kept trace, live or remembered, in no order.
+    /// Every kept trace, live or remembered, in no order. The remembered first: one that a span recalls meanwhile is
+    /// visited twice, not missed.
     pub fn kept(&self, mut visit: impl FnMut(Remembered)) {
-        self.scan(|shard, from, to| shard.live_kept(from, to).for_each(&mut visit));
         for shard in 0..SHARDS {
             self.shard(shard).remembered().cloned().for_each(&mut visit);
         }
+        self.scan(|shard, from, to| shard.live_kept(from, to).for_each(&mut visit));
     }
 
     /// Looks at all entries, a few thousand in one hold of a lock.

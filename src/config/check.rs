@@ -8,6 +8,7 @@ use super::mistake::Source;
 use super::tree::{Kind, Node};
 use super::{Config, Mistake, place};
 use crate::exporter::parquet::Target;
+use crate::log::grouped::SEGMENT_MAX;
 use crate::sampler::{Policies, PolicyConfig};
 use crate::units::{ByteSize, HumanDuration, MemoryLimit};
 
@@ -15,6 +16,8 @@ use crate::units::{ByteSize, HumanDuration, MemoryLimit};
 const MEMORY_MIN: ByteSize = ByteSize::mib(32);
 /// Some segments of both logs, one of them preallocated.
 const DISK_MIN: ByteSize = ByteSize::mib(64);
+/// Outbox segments have offsets of 32 bits.
+const ROLL_SIZE_MAX: ByteSize = ByteSize(SEGMENT_MAX);
 /// How long SDK batch processors hold a span, each at its own phase.
 const SDK_BATCH: HumanDuration = HumanDuration::from_secs(5);
 
@@ -186,6 +189,11 @@ fn exporters(config: &Config, notes: &mut Notes<'_>) {
     }
     if let Some(Err(error)) = exporters.parquet.as_ref().map(|parquet| Target::parse(&parquet.url)) {
         notes.add("exporters.parquet.url", error.to_string());
+    }
+    if let Some(size) =
+        exporters.parquet.as_ref().map(|parquet| parquet.roll.size).filter(|size| *size > ROLL_SIZE_MAX)
+    {
+        notes.add("exporters.parquet.roll.size", format!("found {size}, expected at most {ROLL_SIZE_MAX}"));
     }
     for (index, otlp) in exporters.otlp.iter().enumerate() {
         let path = format!("exporters.otlp.{index}.name");

@@ -52,6 +52,7 @@ fn every_kind_of_mistake_has_its_place_and_its_expectation() {
             "1:22: port 4317 is already taken by receivers.otlp.grpc",
         ),
         ("telemetry: { listen: \"8888\" }", "1:22: found \"8888\", expected host:port"),
+        ("exporters: { parquet: { roll: { size: 4GiB } } }", "1:39: found 4GiB, expected at most 2GiB"),
         ("exporters: {}", "1:12: neither parquet nor otlp"),
         ("log: { level: \"a=b=c\" }", "1:15: found \"a=b=c\", expected a level"),
     ];

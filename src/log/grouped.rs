@@ -21,8 +21,10 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 const HOUR_MS: u64 = 3_600_000;
-/// A group's bytes at most: offsets have 32 bits.
+/// A group's bytes at most.
 const GROUP_MAX: u64 = 2 << 30;
+/// A segment's bytes at most, but for one that holds a single group: offsets have 32 bits.
+pub const SEGMENT_MAX: u64 = 2 << 30;
 
 #[derive(Clone, Debug)]
 pub struct GroupSettings {
@@ -184,9 +186,10 @@ impl GroupLog {
 
     fn is_over(&self, live: &LiveSegment, now_ms: u64, more: u64) -> bool {
         let opened_ms = live.header.opened_ms;
-        live.end + more > self.settings.roll_bytes
-            || now_ms.saturating_sub(opened_ms) >= self.settings.roll_age_ms
-            || now_ms / HOUR_MS > opened_ms / HOUR_MS
+        live.end + more > self.settings.roll_bytes.min(SEGMENT_MAX)
+            // A clock that was set back ends a segment too: it would never grow old.
+            || now_ms.abs_diff(opened_ms) >= self.settings.roll_age_ms
+            || now_ms / HOUR_MS != opened_ms / HOUR_MS
     }
 
     fn next_segment(&self, order: &Order, now_ms: u64) -> LiveSegment {
@@ -454,6 +457,27 @@ mod tests {
         assert_eq!(groups(&mut reader), [(2, 1)]);
         assert_eq!(reader.position(), appended.end);
         assert_eq!(groups(&mut log.reader(appended.at)), [(2, 1)]);
+    }
+
+    #[test]
+    fn a_segment_of_a_clock_that_was_set_back_is_sealed() {
+        let (log, _write_loop, _) = open(&SimDisk::new(1), settings());
+        let noon = NOW - NOW % HOUR_MS;
+        for back_ms in [2 * HOUR_MS, 60_000] {
+            log.append_group(&group(1, 1, 100), noon + HOUR_MS - 1).unwrap();
+            assert!(!log.roll(noon + HOUR_MS - 2));
+            assert!(log.roll(noon + HOUR_MS - 1 - back_ms));
+        }
+    }
+
+    #[test]
+    fn a_segment_never_grows_beyond_what_an_offset_can_say() {
+        let (log, _write_loop, _) =
+            open(&SimDisk::new(1), GroupSettings { roll_bytes: u64::MAX, ..settings() });
+        let header = SegmentHeader { number: 1, uuid: uuid(), opened_ms: NOW, attributes: Bytes::new() };
+        let live = LiveSegment { header, end: SEGMENT_MAX - 100 };
+        assert!(!log.is_over(&live, NOW, 100));
+        assert!(log.is_over(&live, NOW, 101));
     }
 
     #[test]

@@ -13,6 +13,8 @@ const RESERVE_SHARE: usize = 16;
 pub(super) struct Budget {
     limit: usize,
     in_flight: AtomicUsize,
+    /// The largest request that was refused and has not found room since.
+    wanted: AtomicUsize,
     log: Arc<Memory>,
 }
 
@@ -25,7 +27,7 @@ pub(super) struct Room {
 
 impl Budget {
     pub(super) fn new(limit: usize, log: Arc<Memory>) -> Self {
-        Self { limit, in_flight: AtomicUsize::new(0), log }
+        Self { limit, in_flight: AtomicUsize::new(0), wanted: AtomicUsize::new(0), log }
     }
 
     pub(super) fn limit(&self) -> usize {
@@ -42,9 +44,23 @@ impl Budget {
         self.log.bytes() + self.in_flight()
     }
 
-    /// How much must retire so that requests find room.
+    /// How much must retire so that requests find room, and one that was refused finds it when it comes again.
     pub(super) fn excess(&self) -> usize {
-        (self.used() + self.limit / RESERVE_SHARE).saturating_sub(self.limit)
+        let reserve = (self.limit / RESERVE_SHARE).max(self.wanted.load(Relaxed));
+        (self.used() + reserve).saturating_sub(self.limit)
+    }
+
+    fn refused(&self, bytes: usize) {
+        if bytes <= self.limit / 2 {
+            self.wanted.fetch_max(bytes, Relaxed);
+        }
+    }
+
+    fn took(&self, bytes: usize) {
+        let wanted = self.wanted.load(Relaxed);
+        if wanted != 0 && bytes >= wanted {
+            self.wanted.store(0, Relaxed);
+        }
     }
 
     /// Charges bytes that are about to be read, or nothing if they do not fit.
@@ -61,9 +77,11 @@ impl Room {
         let others = self.budget.in_flight.fetch_add(bytes, Relaxed);
         if self.budget.log.bytes() + others + bytes > self.budget.limit {
             self.budget.in_flight.fetch_sub(bytes, Relaxed);
+            self.budget.refused(self.bytes + bytes);
             return false;
         }
         self.bytes += bytes;
+        self.budget.took(self.bytes);
         true
     }
 }
@@ -97,6 +115,21 @@ mod tests {
         let budget = budget(100);
         drop(budget.take(100));
         assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn room_is_made_for_a_request_that_is_larger_than_the_reserve() {
+        let log = Arc::new(Memory::new(1 << 20, 1));
+        let budget = Arc::new(Budget::new(1600, log.clone()));
+        log.append(&[0; 28], &[0; 1300], 0);
+        assert_eq!(budget.excess(), 0, "the reserve is free");
+        let mut room = budget.take(100).unwrap();
+        assert!(!room.grow(200));
+        drop(room);
+        assert_eq!(budget.excess(), budget.used() + 300 - 1600);
+        log.append(&[0; 28], &[0; 1000], 0);
+        assert!(budget.take(1000).is_none(), "never fits beside a log: nothing is let go for it");
+        assert_eq!(budget.excess(), budget.used() + 300 - 1600);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::disk::DiskBudget;
 use super::engine::{Engine, Parts};
 use super::intake::Intake;
 use super::judge::{Judge, JudgeTallies};
-use super::keeper::{JudgeLoop, Judging, KeepLoop, KeeperTallies, Keeping};
+use super::keeper::{Alarm, JudgeLoop, Judging, KeepLoop, KeeperTallies, Keeping};
 use super::metrics::PipelineMetrics;
 use super::recover::{self, Recovered};
 use super::state::{self, Saved, Snapshot};
@@ -121,8 +121,8 @@ pub(super) async fn build(config: Config, settings: Settings) -> anyhow::Result<
     let addresses =
         Addresses { grpc: bound.grpc_address(), http: bound.http_address(), telemetry: Some(admin) };
     engine.clock.start();
-    let keeping = Keeping::start(keep_loop, snapshots, input_highest)?;
-    let judging = Judging::start(judge_loop)?;
+    let keeping = Keeping::start(keep_loop, snapshots, input_highest, Alarm(failed.clone()))?;
+    let judging = Judging::start(judge_loop, Alarm(failed))?;
     let receiver_metrics = Arc::new(receiver::Metrics::default());
     receivers.spawn(bound.serve(intake.clone(), receiver_metrics.clone(), GRACE, stop));
     telemetry.register(engine.ledger.clone());

@@ -42,10 +42,15 @@ impl DiskBudget {
 
     /// Looks at what is on disk. To be called many times a second. True: what is refused has changed.
     pub(super) fn look(&self, outbox: &Outbox) -> bool {
-        let used = self.input_bytes() + outbox.log().bytes_on_disk();
-        self.stops.store(used > self.limit, Relaxed);
-        let refuses = used > self.limit - self.limit / VERDICTS_SHARE;
+        let (input, outbox) = (self.input_bytes(), outbox.log().bytes_on_disk());
+        self.stops.store(self.no_verdict_fits(input, outbox), Relaxed);
+        let refuses = input + outbox > self.limit - self.limit / VERDICTS_SHARE;
         self.refuses.swap(refuses, Relaxed) != refuses
+    }
+
+    /// Verdicts have a part for themselves: it is they that let files of the input log go.
+    fn no_verdict_fits(&self, input: u64, outbox: u64) -> bool {
+        input + outbox > self.limit && outbox > self.limit / VERDICTS_SHARE
     }
 
     /// No request fits.
@@ -56,5 +61,19 @@ impl DiskBudget {
     /// No verdict fits.
     pub(super) fn stops(&self) -> bool {
         self.stops.load(Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_input_log_beyond_the_budget_does_not_keep_verdicts_from_freeing_it() {
+        let disk = DiskBudget::new(1600);
+        assert!(!disk.no_verdict_fits(5000, 100));
+        assert!(disk.no_verdict_fits(5000, 101));
+        assert!(disk.no_verdict_fits(0, 1601));
+        assert!(!disk.no_verdict_fits(100, 1500));
     }
 }

@@ -82,6 +82,8 @@ pub enum Unstored {
     Tenants(#[from] TooManyTenants),
     #[error("the request has {0} bytes, at most {MESSAGE_BYTES_MAX} are taken")]
     TooLarge(usize),
+    #[error("log and index have no room for the request")]
+    NoRoom,
 }
 
 thread_local! {
@@ -109,8 +111,13 @@ impl Engine {
     }
 
     /// Stores and indexes a request. It is safe to acknowledge when the input log has written up to
-    /// [`Stored::end`].
-    pub fn receive(&self, tenant: &str, body: &[u8]) -> Result<Stored, Unstored> {
+    /// [`Stored::end`]. `room` is asked for the bytes that log and index take for it at most.
+    pub fn receive(
+        &self,
+        tenant: &str,
+        body: &[u8],
+        room: impl FnOnce(usize) -> bool,
+    ) -> Result<Stored, Unstored> {
         if body.len() > MESSAGE_BYTES_MAX {
             return Err(Unstored::TooLarge(body.len()));
         }
@@ -125,6 +132,9 @@ impl Engine {
                 fault: scanned.first_rejection.map(|fault| fault.to_string()),
             };
             if !batch.is_empty() {
+                if !room(body.len() + batch.len() * (SPAN_BYTES + TRACE_BYTES)) {
+                    return Err(Unstored::NoRoom);
+                }
                 let now = self.clock.now();
                 let moment = Moment { now, generation: in_force.generation, age_ms: 0 };
                 stored.end = Some(self.store(tenant, body, batch, moment));

@@ -10,7 +10,10 @@ use super::budget::{self, Budget};
 use super::disk::DiskBudget;
 use super::engine::{Engine, Unstored};
 use crate::log::WriteFailed;
+use crate::log::record::record_len;
+use crate::log::segment::SEGMENT_HEADER;
 use crate::receiver::{self, Accepted, Rejection};
+use crate::trace::Position;
 
 /// When a refused sender should come back: segments retire many times a second.
 const RETRY_MEMORY: Duration = Duration::from_secs(1);
@@ -63,15 +66,23 @@ impl receiver::Intake for Intake {
         self.budget.take(bytes).map(Room).ok_or_else(overloaded)
     }
 
-    async fn receive(&self, room: Room, tenant: &str, body: Bytes) -> Result<Accepted, Rejection> {
-        let stored = self.engine.receive(tenant, &body).map_err(rejection)?;
+    async fn receive(&self, mut room: Room, tenant: &str, body: Bytes) -> Result<Accepted, Rejection> {
+        let stored = self.engine.receive(tenant, &body, |bytes| room.0.grow(bytes)).map_err(rejection)?;
+        let record = record_len(tenant.len(), body.len());
         // The log has a copy and is charged for it.
         drop((room, body));
         if let (Some(end), Some(input)) = (stored.end, &self.engine.input) {
+            self.disk.grew(on_disk(record, end));
             input.wait(end).await.map_err(unwritten)?;
         }
         Ok(Accepted { rejected: stored.rejected, reason: stored.fault })
     }
+}
+
+/// Bytes by which a record that ends at `end` makes the input log grow: the first of a segment brings its header.
+fn on_disk(record: usize, end: Position) -> u64 {
+    let first = end.offset as usize == SEGMENT_HEADER + record;
+    (if first { SEGMENT_HEADER + record } else { record }) as u64
 }
 
 fn overloaded() -> Rejection {
@@ -83,6 +94,7 @@ fn rejection(unstored: Unstored) -> Rejection {
         Unstored::Malformed(malformed) => Rejection::Malformed(malformed.to_string()),
         Unstored::Tenants(error) => Rejection::Tenants(error.to_string()),
         Unstored::TooLarge(_) => Rejection::TooLarge,
+        Unstored::NoRoom => overloaded(),
     }
 }
 
@@ -90,5 +102,38 @@ fn unwritten(error: WriteFailed) -> Rejection {
     match error {
         WriteFailed::Stalled(_) => Rejection::DiskFull { retry_after: RETRY_DISK },
         WriteFailed::Closed(_) => Rejection::ShuttingDown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::testing::{engine, request};
+    use crate::receiver::Intake as _;
+    use crate::trace::TraceId;
+
+    fn intake(limit: usize) -> Intake {
+        let engine = Arc::new(engine(1_700_000_000_000));
+        let budget = Arc::new(Budget::new(limit, engine.memory.clone()));
+        Intake::new(engine, budget, Arc::new(DiskBudget::new(1 << 30)))
+    }
+
+    #[tokio::test]
+    async fn a_request_of_which_the_index_has_no_room_is_refused() {
+        let body = Bytes::from(request(TraceId([1; 16]), 1_000));
+        let room_for_bytes = intake(4 * body.len());
+        let room = room_for_bytes.admit(body.len()).unwrap();
+        assert_eq!(room_for_bytes.receive(room, "", body.clone()).await.unwrap_err(), overloaded());
+        assert_eq!((room_for_bytes.budget.used(), room_for_bytes.engine.buffer.counts().spans), (0, 0));
+        let room_for_all = intake(20 * body.len());
+        let room = room_for_all.admit(body.len()).unwrap();
+        room_for_all.receive(room, "", body.clone()).await.unwrap();
+        assert!(room_for_all.budget.used() > body.len() + 1_000 * 16);
+    }
+
+    #[test]
+    fn the_first_record_of_a_segment_brings_its_header() {
+        assert_eq!(on_disk(100, Position::new(1, 148)), 148);
+        assert_eq!(on_disk(100, Position::new(1, 248)), 100);
     }
 }

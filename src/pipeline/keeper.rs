@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tracing::{error, info, warn};
 
 use super::budget::Budget;
@@ -38,6 +38,19 @@ pub(super) struct KeeperTallies {
     pub(super) state_bytes: AtomicU64,
     /// Of the last state: segment number of the low-water.
     pub(super) low_water_segment: AtomicU64,
+}
+
+/// Held by a thread that must not end: if it panics, the process has failed.
+#[derive(Debug)]
+pub(super) struct Alarm(pub(super) watch::Sender<Option<String>>);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let thread = thread::current().name().unwrap_or_default().to_owned();
+            self.0.send_replace(Some(format!("the {thread} has died")));
+        }
+    }
 }
 
 enum Order {
@@ -69,10 +82,13 @@ pub(super) struct JudgeLoop {
 }
 
 impl Judging {
-    pub(super) fn start(judge_loop: JudgeLoop) -> std::io::Result<Self> {
+    pub(super) fn start(judge_loop: JudgeLoop, alarm: Alarm) -> std::io::Result<Self> {
         let (orders, received) = mpsc::channel();
-        let thread =
-            thread::Builder::new().name("judge".to_owned()).spawn(move || judge_loop.run(&received))?;
+        let judge = move || {
+            let _alarm = alarm;
+            judge_loop.run(&received);
+        };
+        let thread = thread::Builder::new().name("judge".to_owned()).spawn(judge)?;
         Ok(Self { orders, thread: Some(thread) })
     }
 
@@ -205,10 +221,14 @@ impl Keeping {
         keep_loop: KeepLoop,
         (snapshots, received): (Sender<Snapshot>, Receiver<Snapshot>),
         input_highest: u32,
+        alarm: Alarm,
     ) -> std::io::Result<Self> {
         let outbox = keep_loop.outbox.clone();
-        let thread =
-            thread::Builder::new().name("keeper".to_owned()).spawn(move || keep_loop.run(&received))?;
+        let keeper = move || {
+            let _alarm = alarm;
+            keep_loop.run(&received);
+        };
+        let thread = thread::Builder::new().name("keeper".to_owned()).spawn(keeper)?;
         Ok(Self { snapshots, thread, outbox, input_highest })
     }
 
@@ -226,7 +246,8 @@ impl KeepLoop {
     fn run(self, snapshots: &Receiver<Snapshot>) {
         loop {
             let kept = match snapshots.recv_timeout(TICK) {
-                Ok(snapshot) => self.keep(&snapshot),
+                // On a slow disk they wait, and the newest says all.
+                Ok(snapshot) => self.keep(&snapshots.try_iter().last().unwrap_or(snapshot)),
                 Err(RecvTimeoutError::Timeout) => {
                     self.outbox.tick(self.engine.clock.arrival_ms()).context("save the cursors")
                 }
@@ -253,5 +274,23 @@ impl KeepLoop {
             .context("delete input segments")?;
         self.disk.shrank(freed);
         self.outbox.delete_settled(snapshot.outbox_covered).context("delete outbox segments")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_panics_is_a_failure_and_one_that_ends_is_none() {
+        let (failed, failure) = watch::channel(None);
+        let run = |work: fn()| {
+            let alarm = Alarm(failed.clone());
+            let thread = thread::Builder::new().name("judge".to_owned());
+            _ = thread.spawn(move || (alarm, work()).1).unwrap().join();
+            failure.borrow().clone()
+        };
+        assert_eq!(run(|| ()), None);
+        assert_eq!(run(|| panic!("on purpose")), Some("the judge has died".to_owned()));
     }
 }

@@ -22,6 +22,8 @@ mod piece;
 mod recover;
 mod simulation;
 mod state;
+#[cfg(test)]
+mod testing;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -154,7 +156,7 @@ impl Pipeline {
     pub async fn shutdown(mut self, within: Duration) -> anyhow::Result<()> {
         let deadline = Instant::now() + within;
         self.close_ports(deadline).await;
-        self.judging.stop().await?;
+        timeout_at(deadline, self.judging.stop()).await.map_err(|_| judge_waits())??;
         let half = Instant::now() + within / 2;
         self.end_exporters(ExporterStop::Finish { deadline: half }, deadline).await;
         self.close_logs().await
@@ -164,7 +166,7 @@ impl Pipeline {
     pub async fn drain(mut self, within: Duration) -> anyhow::Result<Stats> {
         let deadline = Instant::now() + within;
         self.close_ports(deadline).await;
-        self.judging.drain().await?;
+        timeout_at(deadline, self.judging.drain()).await.map_err(|_| judge_waits())??;
         let outbox = self.outbox.clone();
         let sync = move || {
             outbox.log().seal();
@@ -225,6 +227,11 @@ impl Pipeline {
         })
         .await?
     }
+}
+
+/// The outbox takes no verdict. What is not judged is in the input log: the next start goes on from the last state.
+fn judge_waits() -> anyhow::Error {
+    anyhow!("the outbox takes nothing; what is not judged waits for the next start")
 }
 
 fn joined(thread: LogThread) -> anyhow::Result<()> {

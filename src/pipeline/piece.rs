@@ -64,11 +64,22 @@ impl Packed {
     }
 
     fn close(&mut self, parcel: &Parcel<'_>, spans: &mut Vec<PieceSpan<'_>>) {
-        if spans.is_empty() {
-            return;
+        if !spans.is_empty() {
+            self.encode(parcel, spans);
         }
+        spans.clear();
+    }
+
+    /// What spans bring of their own resources and scopes counts as well: beyond the limit they leave in halves.
+    fn encode(&mut self, parcel: &Parcel<'_>, spans: &[PieceSpan<'_>]) {
         let mut body = Vec::with_capacity(spans.iter().map(|span| span.len as usize + 256).sum());
         otlp::piece(spans, &mut body);
+        if body.len() > PIECE_BYTES_MAX && spans.len() > 1 {
+            drop(body);
+            let (first, second) = spans.split_at(spans.len() / 2);
+            self.encode(parcel, first);
+            return self.encode(parcel, second);
+        }
         let Parcel { candidate, sent, complete, decided_at_ms, randomness } = parcel;
         self.spans += spans.len() as u64;
         self.pieces.push(proto::Piece {
@@ -87,6 +98,69 @@ impl Packed {
             randomness: randomness.0,
             otlp: body.into(),
         });
-        spans.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+    use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
+    use opentelemetry_proto::tonic::resource::v1::Resource;
+    use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
+    use prost::Message;
+
+    use super::*;
+    use crate::buffer::{
+        Arriving, Batch, Buffer, Generation, Key, Moment, Now, SHARDS, Settings, Tick, Waits,
+    };
+    use crate::trace::{Position, TenantId, Threshold, TraceId, WeightRule};
+
+    const TRACE: TraceId = TraceId([1; 16]);
+
+    /// A request of one span whose resource has `bytes` of its own.
+    fn located(n: u8, bytes: usize) -> Located {
+        let value = Some(AnyValue { value: Some(Value::StringValue(n.to_string().repeat(bytes))) });
+        let attributes = vec![KeyValue { key: "k".to_owned(), value, ..KeyValue::default() }];
+        let resource = Some(Resource { attributes, ..Resource::default() });
+        let span = Span { trace_id: TRACE.0.to_vec(), span_id: vec![n; 8], ..Span::default() };
+        let scope_spans = vec![ScopeSpans { spans: vec![span], ..ScopeSpans::default() }];
+        let resource_spans = vec![ResourceSpans { resource, scope_spans, ..ResourceSpans::default() }];
+        let body = ExportTraceServiceRequest { resource_spans }.encode_to_vec();
+        let mut place = (0, 0);
+        otlp::scan(&body, |span| place = (span.at, span.len)).unwrap();
+        Located { body: body.into(), at: place.0, len: place.1 }
+    }
+
+    /// What a buffer that holds one span of the trace gives out.
+    fn candidate() -> Candidate {
+        let waits = Waits { after_root_ms: 10, max_wait_ms: 10, hindsight_ms: 10 };
+        let buffer = Buffer::new(&Settings { waits, piece_bytes: 1 << 24, remembered_max: 1, hash_seed: 1 });
+        let span =
+            Arriving { trace: TRACE, at: 0, len: 1, root: true, bits: 0, start: 0, end: 0, randomness: None };
+        let mut batch = Batch::default();
+        batch.push(buffer.route(Key { trace: TRACE, tenant: TenantId(0) }, span));
+        let now = Now { tick: Tick::from_ms(1_000), ms: 0 };
+        let moment = Moment { now, generation: Generation(0), age_ms: 0 };
+        buffer.insert(&mut batch, Position::new(1, 0), moment, || ());
+        let all = (0..SHARDS).flat_map(|shard| buffer.take_all(shard, moment, Position::MAX)).next();
+        all.unwrap()
+    }
+
+    #[test]
+    fn spans_with_large_resources_of_their_own_leave_in_pieces_that_a_log_takes() {
+        let located: Vec<Located> = (1..=9).map(|n| located(n, 4 << 20)).collect();
+        let candidate = candidate();
+        let sent = Sent { policy: "p".into(), threshold: Threshold(0), rule: WeightRule::Threshold };
+        let parcel = Parcel {
+            candidate: &candidate,
+            sent: &sent,
+            complete: true,
+            decided_at_ms: 0,
+            randomness: Randomness::of_trace(TRACE),
+        };
+        let packed = pack(&parcel, &located);
+        assert!(packed.pieces.iter().all(|piece| piece.otlp.len() <= PIECE_BYTES_MAX));
+        assert_eq!(packed.pieces.iter().map(|piece| piece.spans).sum::<u32>(), 9);
+        assert_eq!(packed.spans, 9);
     }
 }

@@ -130,66 +130,22 @@ impl Recovered {
 
 #[cfg(test)]
 mod tests {
-    use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-    use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
-    use prost::Message;
     use uuid::Uuid;
 
     use super::*;
-    use crate::buffer::{self, Buffer, Key, Remembered, Waits};
-    use crate::log::{Head, Memory, Record, SegmentHeader, SimDisk, segment};
-    use crate::pipeline::clock::Clock;
-    use crate::pipeline::engine::Parts;
+    use crate::buffer::{Key, Remembered};
+    use crate::log::{Head, Record, SegmentHeader, SimDisk, segment};
     use crate::pipeline::state::{Highest, Snapshot};
-    use crate::sampler::{Policies, Slow};
-    use crate::telemetry::Ledger;
+    use crate::pipeline::testing::{FIRST, engine, request};
     use crate::trace::TenantId;
 
     const DIR: &str = "input";
     const ARRIVAL_MS: u64 = 1_700_000_000_000;
     const HOUR_MS: u64 = 3_600_000;
-    /// Of the segments of the new life.
-    const FIRST: u32 = 7;
-
-    /// A clock that stands.
-    #[derive(Debug)]
-    struct At(u64);
-
-    impl Clock for At {
-        fn arrival_ms(&self) -> u64 {
-            self.0
-        }
-
-        fn elapsed_ms(&self) -> u64 {
-            0
-        }
-
-        fn start(&self) {}
-    }
-
-    fn engine(now_ms: u64) -> Engine {
-        let waits = Waits { after_root_ms: 10_000, max_wait_ms: 60_000, hindsight_ms: 300_000 };
-        let settings = buffer::Settings { waits, piece_bytes: 1 << 24, remembered_max: 10, hash_seed: 1 };
-        let policies = Policies::compile(&crate::config::Config::default().policies, 0).unwrap();
-        Engine::new(Parts {
-            memory: Arc::new(Memory::new(1 << 20, FIRST)),
-            buffer: Buffer::new(&settings),
-            slow: Slow::new(&policies.percentiles()),
-            ledger: Arc::new(Ledger::new(policies.names())),
-            policies,
-            clock: Arc::new(At(now_ms)),
-            input: None,
-            max_wait_ms: waits.max_wait_ms,
-            instance: Uuid::nil(),
-        })
-    }
 
     /// An input log of one request with one root span.
     fn one_request(trace: TraceId) -> Arc<dyn Storage> {
-        let span = Span { trace_id: trace.0.to_vec(), span_id: vec![2; 8], ..Span::default() };
-        let scope_spans = vec![ScopeSpans { spans: vec![span], ..ScopeSpans::default() }];
-        let resource_spans = vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }];
-        let body = ExportTraceServiceRequest { resource_spans }.encode_to_vec();
+        let body = request(trace, 1);
         let (tenant, kind, arrival_ms) = ("", KIND_REQUEST, ARRIVAL_MS);
         let record = Record { arrival_ms, tenant, kind, more: false, member: 0, body: &body };
         let uuid = Uuid::nil();
