@@ -242,6 +242,11 @@ pub fn next_number(storage: &dyn Storage, dir: &Path, highest_known: u32) -> io:
     Ok(highest.max(highest_known) + 1)
 }
 
+/// What the segments in a folder take.
+pub fn bytes(storage: &dyn Storage, dir: &Path) -> io::Result<u64> {
+    Ok(numbers(storage, dir)?.iter().map(|(_, bytes)| bytes).sum())
+}
+
 /// Removes the segment files below `number`; returns how many bytes they held.
 pub fn delete_below(storage: &dyn Storage, dir: &Path, number: u32) -> io::Result<u64> {
     let mut freed = 0;

@@ -114,7 +114,7 @@ pub(super) async fn build(config: Config, settings: Settings) -> anyhow::Result<
         input_highest: first,
     };
     take_up(&engine, &saved);
-    disk.grew(input_bytes(&*storage, &place.input)?);
+    disk.measured(segment::bytes(&*storage, &place.input)?);
     let relieve = || judge_loop.relieve_at_start();
     recover::replay(&engine, &storage, &place.input, saved.low_water, &mut recovered, relieve)
         .context("read the input log")?;
@@ -337,10 +337,6 @@ fn take_up(engine: &Engine, saved: &Saved) {
         }
     }
     engine.slow.restore(&saved.slow(|tenant| engine.tenant(tenant).ok()));
-}
-
-fn input_bytes(storage: &dyn Storage, dir: &Path) -> anyhow::Result<u64> {
-    Ok(segment::numbers(storage, dir)?.iter().map(|(_, bytes)| bytes).sum())
 }
 
 fn tell(recovered: &Recovered) {

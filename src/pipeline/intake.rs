@@ -10,6 +10,7 @@ use super::budget::{self, Budget};
 use super::disk::DiskBudget;
 use super::engine::{Engine, Unstored};
 use crate::log::WriteFailed;
+use crate::log::record::RECORD_HEADER;
 use crate::receiver::{self, Accepted, Rejection};
 
 /// When a refused sender should come back: segments retire many times a second.
@@ -65,9 +66,11 @@ impl receiver::Intake for Intake {
 
     async fn receive(&self, room: Room, tenant: &str, body: Bytes) -> Result<Accepted, Rejection> {
         let stored = self.engine.receive(tenant, &body).map_err(rejection)?;
+        let bytes = RECORD_HEADER + tenant.len() + body.len();
         // The log has a copy and is charged for it.
         drop((room, body));
         if let (Some(end), Some(input)) = (stored.end, &self.engine.input) {
+            self.disk.grew(bytes as u64);
             input.wait(end).await.map_err(unwritten)?;
         }
         Ok(Accepted { rejected: stored.rejected, reason: stored.fault })

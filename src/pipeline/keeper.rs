@@ -22,8 +22,9 @@ use crate::log::{Storage, segment};
 
 /// Between two looks at what is due.
 const JUDGE_EVERY: Duration = Duration::from_millis(20);
-/// Between two state files, in milliseconds.
+/// Between two state files, in milliseconds; the second while the disk is full, because a state frees it.
 const STATE_EVERY_MS: u64 = 10_000;
+const STATE_EVERY_WHILE_FULL_MS: u64 = 1_000;
 /// Between two looks at cursors and at the age of the outbox's segment.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -93,7 +94,7 @@ impl Judging {
 impl JudgeLoop {
     fn run(self, orders: &Receiver<Order>) {
         // The first at once: what was recovered need not be recovered again.
-        let mut state_due_ms = 0;
+        let mut state_ms = None;
         loop {
             match orders.recv_timeout(JUDGE_EVERY) {
                 Err(RecvTimeoutError::Timeout) => {}
@@ -108,26 +109,35 @@ impl JudgeLoop {
                     return;
                 }
             }
-            self.look_at_disk();
-            if !self.disk.stops() {
-                self.judge.judge_due();
+            if self.disk_has_room() {
+                self.judge.judge_due(|| self.disk_has_room());
                 self.relieve();
             }
             self.engine.slow.publish(self.engine.clock.arrival_ms());
-            if self.engine.clock.elapsed_ms() >= state_due_ms {
-                state_due_ms = self.engine.clock.elapsed_ms() + STATE_EVERY_MS;
+            let every = if self.disk.refuses() { STATE_EVERY_WHILE_FULL_MS } else { STATE_EVERY_MS };
+            let now_ms = self.engine.clock.elapsed_ms();
+            if state_ms.is_none_or(|last| now_ms >= last + every) {
+                state_ms = Some(now_ms);
                 self.snapshot();
             }
         }
     }
 
-    fn look_at_disk(&self) {
+    /// Whether verdicts fit. What can be delivered is sealed when room is short, so that it can be deleted then.
+    fn disk_has_room(&self) -> bool {
         if self.disk.look(&self.outbox) {
             match self.disk.refuses() {
-                true => warn!("disk budget is used up, senders are refused"),
+                true => {
+                    warn!("disk budget is used up, senders are refused");
+                    self.outbox.log().seal();
+                }
                 false => info!("disk budget has room again"),
             }
         }
+        if self.disk.stops() {
+            self.outbox.log().seal();
+        }
+        !self.disk.stops()
     }
 
     /// Lets segments retire while memory is short, or while nothing in them can be asked for any more.
@@ -240,9 +250,10 @@ impl KeepLoop {
         self.tallies.states_written.fetch_add(1, Relaxed);
         self.tallies.state_bytes.store(bytes as u64, Relaxed);
         self.tallies.low_water_segment.store(u64::from(snapshot.low_water.segment), Relaxed);
-        let freed = segment::delete_below(&*self.storage, &self.input_dir, snapshot.low_water.segment)
+        segment::delete_below(&*self.storage, &self.input_dir, snapshot.low_water.segment)
             .context("delete input segments")?;
-        self.disk.shrank(freed);
+        let left = segment::bytes(&*self.storage, &self.input_dir).context("measure the input log")?;
+        self.disk.measured(left);
         self.outbox.delete_settled(snapshot.outbox_covered).context("delete outbox segments")
     }
 }
