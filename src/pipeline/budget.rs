@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use super::engine::MESSAGE_BYTES_MAX;
 use crate::log::Memory;
 
 /// Room that is kept free so that requests find some while a segment retires.
@@ -13,6 +14,8 @@ const RESERVE_SHARE: usize = 16;
 pub(super) struct Budget {
     limit: usize,
     in_flight: AtomicUsize,
+    /// Room that a refused request will need when it comes again.
+    wanted: AtomicUsize,
     log: Arc<Memory>,
 }
 
@@ -25,7 +28,7 @@ pub(super) struct Room {
 
 impl Budget {
     pub(super) fn new(limit: usize, log: Arc<Memory>) -> Self {
-        Self { limit, in_flight: AtomicUsize::new(0), log }
+        Self { limit, in_flight: AtomicUsize::new(0), wanted: AtomicUsize::new(0), log }
     }
 
     pub(super) fn limit(&self) -> usize {
@@ -44,7 +47,18 @@ impl Budget {
 
     /// How much must retire so that requests find room.
     pub(super) fn excess(&self) -> usize {
-        (self.used() + self.limit / RESERVE_SHARE).saturating_sub(self.limit)
+        let room = (self.limit / RESERVE_SHARE).max(self.wanted.load(Relaxed));
+        (self.used() + room).saturating_sub(self.limit)
+    }
+
+    /// Nothing more can be made free now, or need be: the log may grow again.
+    pub(super) fn relieved(&self) {
+        self.wanted.store(0, Relaxed);
+    }
+
+    /// Room for a request of at least `bytes`: how large it is in the end is not known while it is read.
+    fn want(&self, bytes: usize) {
+        self.wanted.fetch_max((2 * bytes).min(MESSAGE_BYTES_MAX).min(self.limit), Relaxed);
     }
 
     /// Charges bytes that are about to be read, or nothing if they do not fit.
@@ -61,6 +75,7 @@ impl Room {
         let others = self.budget.in_flight.fetch_add(bytes, Relaxed);
         if self.budget.log.bytes() + others + bytes > self.budget.limit {
             self.budget.in_flight.fetch_sub(bytes, Relaxed);
+            self.budget.want(self.bytes + bytes);
             return false;
         }
         self.bytes += bytes;
@@ -106,5 +121,18 @@ mod tests {
         log.append(&[0; 28], &[0; 800], 0);
         assert!(budget.take(200).is_none());
         assert!(budget.take(50).is_some());
+    }
+
+    #[test]
+    fn a_request_that_was_refused_finds_room_when_it_comes_again() {
+        let log = Arc::new(Memory::new(400, 1));
+        let budget = Arc::new(Budget::new(1000, log.clone()));
+        (0..3).for_each(|_| _ = log.append(&[0; 28], &[0; 200], 0));
+        assert_eq!(budget.excess(), 0);
+        assert!(budget.take(400).is_none());
+        while budget.excess() > 0 && log.retire_oldest().is_some() {}
+        budget.relieved();
+        assert!(budget.take(400).is_some());
+        assert_eq!(budget.excess(), 0, "what was wanted is not kept free for ever");
     }
 }

@@ -146,7 +146,7 @@ impl JudgeLoop {
             let idle_ms = self.engine.clock.arrival_ms().saturating_sub(oldest.last_arrival_ms());
             let outlived = idle_ms > self.hindsight_ms + self.engine.max_wait_ms;
             if !outlived && self.budget.excess() == 0 {
-                return;
+                break;
             }
             let unwritten = self.engine.frontier().segment <= oldest.number;
             let early = self.engine.buffer.retirable_in_ms(oldest.number, self.engine.clock.now()) > 0;
@@ -155,6 +155,7 @@ impl JudgeLoop {
             }
             self.retire(oldest.number);
         }
+        self.budget.relieved();
     }
 
     /// As [`Self::relieve`], while nobody waits for stragglers: a log is read again.
