@@ -59,8 +59,8 @@ impl Judge {
         Self { engine, outbox, tallies }
     }
 
-    /// Judges everything that is due now. Returns how many traces that were.
-    pub(super) fn judge_due(&self) -> usize {
+    /// Judges what is due now, in rounds, while `may_go_on`. Returns how many traces that were.
+    pub(super) fn judge_due(&self, may_go_on: impl Fn() -> bool) -> usize {
         let now = self.engine.clock.now();
         let mut judged = 0;
         for shard in 0..SHARDS {
@@ -72,6 +72,9 @@ impl Judge {
                 let count = due.len();
                 self.judge(shard, due, &in_force, now);
                 judged += count;
+                if count > 0 && !may_go_on() {
+                    return judged;
+                }
                 if count < ROUND {
                     break;
                 }

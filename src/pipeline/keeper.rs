@@ -24,6 +24,8 @@ use crate::log::{Storage, segment};
 const JUDGE_EVERY: Duration = Duration::from_millis(20);
 /// Between two state files, in milliseconds.
 const STATE_EVERY_MS: u64 = 10_000;
+/// The same while the disk is full, because a state frees it.
+const STATE_EVERY_WHILE_FULL_MS: u64 = 1_000;
 /// The first at once: what was recovered need not be recovered again.
 pub(super) const STATE_FIRST_MS: u64 = 0;
 /// Between two looks at cursors and at the age of the outbox's segment.
@@ -133,25 +135,35 @@ impl JudgeLoop {
     /// One look at everything: what is due is judged, segments retire, thresholds are published, and a
     /// snapshot is taken when it is due.
     pub(super) fn turn(&self, state_due_ms: &mut u64) {
-        self.look_at_disk();
-        if !self.disk.stops() {
-            self.judge.judge_due();
+        if self.disk_has_room() {
+            self.judge.judge_due(|| self.disk_has_room());
             self.relieve();
         }
         self.engine.slow.publish(self.engine.clock.arrival_ms());
-        if self.engine.clock.elapsed_ms() >= *state_due_ms {
-            *state_due_ms = self.engine.clock.elapsed_ms() + STATE_EVERY_MS;
+        let every_ms = if self.disk.refuses() { STATE_EVERY_WHILE_FULL_MS } else { STATE_EVERY_MS };
+        let now_ms = self.engine.clock.elapsed_ms();
+        *state_due_ms = now_ms.saturating_add(every_ms).min(*state_due_ms);
+        if now_ms >= *state_due_ms {
+            *state_due_ms = now_ms + every_ms;
             self.snapshot();
         }
     }
 
-    fn look_at_disk(&self) {
+    /// Whether verdicts fit. Where room is short, what can be delivered is sealed, so that it can be deleted then.
+    fn disk_has_room(&self) -> bool {
         if self.disk.look(&self.outbox) {
             match self.disk.refuses() {
-                true => warn!("disk budget is used up, senders are refused"),
+                true => {
+                    warn!("disk budget is used up, senders are refused");
+                    self.outbox.log().seal();
+                }
                 false => info!("disk budget has room again"),
             }
         }
+        if self.disk.stops() {
+            self.outbox.log().seal();
+        }
+        !self.disk.stops()
     }
 
     /// Lets segments retire while memory is short, or while nothing in them can be asked for any more.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use opentelemetry_proto::tonic::trace::v1::Status;
 use tonic::Code;
 
 use super::support::{
@@ -70,6 +71,52 @@ async fn a_backend_that_was_down_gets_everything_once_it_is_back() {
     let ledger = tailwater.judged().await;
     assert_eq!((ledger.accepted, ledger.kept), (sent as u64, sent as u64));
     assert_exporter_balances(&tailwater.metrics().await, ledger.kept);
+}
+
+/// Sends traces of half a megabyte until one is refused; returns the number of spans that were taken.
+async fn fill(sender: &mut Sender, random: &mut Random) -> usize {
+    let mut spans = 0;
+    loop {
+        let mut heavy = request(&[Trace::new(random)]);
+        heavy.resource_spans[0].scope_spans[0].spans[0].status =
+            Some(Status { message: "x".repeat(500_000), ..Status::default() });
+        match sender.send(&heavy).await {
+            Ok(_) => spans += 3,
+            Err(status) => {
+                assert_eq!(status.code(), Code::Unavailable, "{status}");
+                return spans;
+            }
+        }
+    }
+}
+
+/// Whether the room is taken by requests or by what waits for the backend: the budget holds, and neither waits for
+/// the other when the backend is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_refuses_senders_until_the_backend_is_back() {
+    let mut backend = Backend::start().await;
+    let setup = Setup { policies: KEEP_ALL.to_owned(), disk: "64MiB", ..Setup::default() };
+    let mut tailwater =
+        setup.forward_to("backend", &format!("endpoint: \"{}\"", backend.grpc())).start().await;
+    let (mut sender, mut random) = (Sender::to(&tailwater), Random(5));
+    backend.down().await;
+    let mut sent = fill(&mut sender, &mut random).await;
+    assert!(sent > 0);
+    tokio::time::sleep(Duration::from_secs(5)).await; // until due: verdicts take the rest of the room
+    sent += fill(&mut sender, &mut random).await;
+    let disk = tailwater.data_bytes();
+    assert!(disk < 70 << 20, "{disk} bytes on disk");
+    tailwater.kill();
+    tailwater.start().await;
+    backend.up().await;
+    arrives(&backend, sent).await;
+    eventually("senders are taken again", WITHIN, async || {
+        sender.send(&request(&[Trace::new(&mut random)])).await.ok()
+    })
+    .await;
+    arrives(&backend, sent + 3).await;
+    let ledger = tailwater.judged().await;
+    assert_eq!(ledger.accepted, 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
