@@ -46,6 +46,9 @@ pub const SENT_BYTES: usize = size_of::<Sent>() + 16;
 /// What a remembered trace costs: its place in a table and in a queue that grow by doubling.
 pub const REMEMBERED_BYTES: usize = 2 * (size_of::<Key>() + size_of::<Remembered>() + 24);
 
+/// Spans for which a batch keeps room; the largest requests have many times more.
+const BATCH_KEPT: usize = 1 << 16;
+
 /// Entries looked at in one hold of a shard's lock.
 const SCAN_STEP: u32 = 4096;
 
@@ -113,6 +116,9 @@ pub struct Batch {
 impl Batch {
     pub fn clear(&mut self) {
         self.spans.clear();
+        self.spans.shrink_to(BATCH_KEPT);
+        self.order.truncate(BATCH_KEPT);
+        self.order.shrink_to(BATCH_KEPT);
     }
 
     pub fn len(&self) -> usize {

@@ -45,6 +45,7 @@ fn every_kind_of_mistake_has_its_place_and_its_expectation() {
             "buffer: { after_root: 20s, max_wait: 10s }",
             "1:38: found 10s, expected at least after_root, which is 20s",
         ),
+        ("buffer: { hindsight: 59s }", "1:22: found 59s, expected at least max_wait, which is 1m"),
         ("buffer: { memory: 1MiB }", "1:19: found 1MiB, expected at least 32MiB"),
         ("data: { disk: 1MiB }", "1:15: found 1MiB, expected at least 64MiB"),
         (

@@ -6,12 +6,16 @@ use std::collections::HashSet;
 use super::engine::MESSAGE_BYTES_MAX;
 use super::judge::Located;
 use crate::buffer::{Candidate, Sent};
+use crate::log::record::RECORD_MAX;
 use crate::otlp::{self, PieceSpan, SpanView};
 use crate::proto;
 use crate::trace::Randomness;
 
 /// Bytes of spans in a piece.
 pub(super) const PIECE_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
+
+/// OTLP of a piece; a record has room for the rest.
+const BODY_BYTES_MAX: usize = RECORD_MAX - (1 << 20);
 
 /// What all pieces of one judgement have in common.
 #[derive(Debug)]
@@ -70,11 +74,12 @@ impl Packed {
         spans.clear();
     }
 
-    /// What spans bring of their own resources and scopes counts as well: beyond the limit they leave in halves.
+    /// What spans bring of their own resources counts as well: beyond what a log takes they leave in halves. Not sooner,
+    /// because a resource that all of them share would be repeated.
     fn encode(&mut self, parcel: &Parcel<'_>, spans: &[PieceSpan<'_>]) {
         let mut body = Vec::with_capacity(spans.iter().map(|span| span.len as usize + 256).sum());
         otlp::piece(spans, &mut body);
-        if body.len() > PIECE_BYTES_MAX && spans.len() > 1 {
+        if body.len() > BODY_BYTES_MAX && spans.len() > 1 {
             drop(body);
             let (first, second) = spans.split_at(spans.len() / 2);
             self.encode(parcel, first);
@@ -148,7 +153,7 @@ mod tests {
 
     #[test]
     fn spans_with_large_resources_of_their_own_leave_in_pieces_that_a_log_takes() {
-        let located: Vec<Located> = (1..=9).map(|n| located(n, 4 << 20)).collect();
+        let located: Vec<Located> = (0..40).map(|n| located(10 + n, 1 << 20)).collect();
         let candidate = candidate();
         let sent = Sent { policy: "p".into(), threshold: Threshold(0), rule: WeightRule::Threshold };
         let parcel = Parcel {
@@ -159,8 +164,8 @@ mod tests {
             randomness: Randomness::of_trace(TRACE),
         };
         let packed = pack(&parcel, &located);
-        assert!(packed.pieces.iter().all(|piece| piece.otlp.len() <= PIECE_BYTES_MAX));
-        assert_eq!(packed.pieces.iter().map(|piece| piece.spans).sum::<u32>(), 9);
-        assert_eq!(packed.spans, 9);
+        assert!(packed.pieces.iter().all(|piece| piece.encoded_len() < RECORD_MAX - 1_000));
+        assert_eq!(packed.pieces.iter().map(|piece| piece.spans).sum::<u32>(), 40);
+        assert_eq!((packed.pieces.len(), packed.spans), (2, 40));
     }
 }

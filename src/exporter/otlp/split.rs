@@ -23,7 +23,8 @@ pub(super) struct Part {
     pub(super) spans: u32,
 }
 
-/// Parts of at most `limit` bytes, except where one span with its envelope is larger.
+/// Parts of at most `limit` bytes, except where one span with its envelope is larger, or where the envelope takes more
+/// than half of that: then twice the envelope, so that all parts together are about twice the piece at most.
 ///
 /// Bytes that are no request come back as they are: the backend shall say so.
 pub(super) fn split(piece: &Bytes, limit: usize) -> Vec<Part> {
@@ -60,6 +61,7 @@ fn divide_resource(resource: &[u8], limit: usize, parts: &mut Vec<Part>) -> Opti
     let mut part = ResourcePart { envelope: &envelope, scopes: BytesMut::new(), spans: 0 };
     for scope in scopes {
         let (scope_envelope, spans) = open_envelope(scope, SPANS)?;
+        let limit = limit.max(2 * (envelope.len() + scope_envelope.len()));
         let mut chosen = BytesMut::new();
         let mut count = 0;
         for span in spans {
@@ -269,6 +271,19 @@ mod tests {
         let parts = split(&piece, 400);
         assert_eq!(parts.iter().map(|part| part.spans).collect::<Vec<_>>(), [1, 1, 1]);
         assert_eq!(spans(&parts), spans(&split(&piece, usize::MAX)));
+    }
+
+    #[test]
+    fn a_large_envelope_is_not_repeated_for_every_span() {
+        let span = Span { name: "x".repeat(20), ..Default::default() };
+        let scope = ScopeSpans { spans: vec![span; 1_000], ..Default::default() };
+        let schema_url = "y".repeat(10_000);
+        let resource = ResourceSpans { schema_url, scope_spans: vec![scope], ..Default::default() };
+        let piece: Bytes =
+            ExportTraceServiceRequest { resource_spans: vec![resource] }.encode_to_vec().into();
+        let parts = split(&piece, 8_000);
+        assert_eq!(parts.iter().map(|part| part.spans).sum::<u32>(), 1_000);
+        assert!(parts.iter().map(|part| part.otlp.len()).sum::<usize>() < 3 * piece.len(), "{}", parts.len());
     }
 
     #[test]
