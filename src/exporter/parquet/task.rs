@@ -102,7 +102,7 @@ impl Exporter {
             };
             let exported = tokio::select! {
                 exported = self.export(&segment) => exported,
-                () = until(phase) => return false,
+                () = deadline(stop.clone()) => return false,
             };
             match exported {
                 Ok(()) => {
@@ -192,6 +192,17 @@ fn over(phase: Stop, all_exported: bool) -> Option<bool> {
         Stop::Run => None,
         Stop::Finish { .. } => Some(all_exported),
         Stop::Drain { deadline } => (all_exported || late(deadline)).then_some(all_exported),
+    }
+}
+
+/// Comes with the deadline of a stop, whenever that is said.
+async fn deadline(mut stop: watch::Receiver<Stop>) {
+    loop {
+        let phase = *stop.borrow_and_update();
+        tokio::select! {
+            () = until(phase) => return,
+            changed = stop.changed() => if changed.is_err() { return },
+        }
     }
 }
 
@@ -312,5 +323,26 @@ impl Write for FileWriter {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_that_is_said_during_an_export_ends_it_at_its_deadline() {
+        let (say, stop) = watch::channel(Stop::Run);
+        let begin = Instant::now();
+        let saying = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            say.send_replace(Stop::Finish { deadline: begin + Duration::from_secs(6) });
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = deadline(stop) => {}
+            () = saying => {}
+        }
+        assert_eq!(begin.elapsed(), Duration::from_secs(6));
     }
 }
