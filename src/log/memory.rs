@@ -176,8 +176,13 @@ impl Memory {
 
 impl Live {
     fn get(&self, number: u32) -> Option<&Arc<Segment>> {
-        let low = self.segments.front()?.number;
-        self.segments.get(number.checked_sub(low)? as usize)
+        let at = number.checked_sub(self.segments.front()?.number)? as usize;
+        let found = self.segments.get(at).filter(|segment| segment.number == number);
+        // A life that wrote nothing, or a file that is lost, leaves a gap.
+        found.or_else(|| {
+            let at = self.segments.binary_search_by_key(&number, |segment| segment.number).ok()?;
+            self.segments.get(at)
+        })
     }
 }
 
@@ -300,6 +305,21 @@ mod tests {
         assert!(memory.record_of(second.end()).is_none());
         assert!(memory.record_of(Position::new(7, SEGMENT_HEADER as u32 - 1)).is_none());
         assert!(memory.record_of(Position::new(6, 100)).is_none());
+    }
+
+    #[test]
+    fn a_record_behind_a_gap_of_numbers_is_found() {
+        let restored = append(&Memory::new(4096, 2), 1, b"restored").record;
+        let memory = Memory::new(4096, 7);
+        memory.restore(restored.at, restored.bytes.clone(), 1);
+        memory.charge(2, 5);
+        let new = append(&memory, 2, b"new").record;
+        memory.charge(7, 3);
+        assert_eq!(memory.record_of(restored.at).unwrap().body(), "restored");
+        assert_eq!(memory.record_of(new.at).unwrap().body(), "new");
+        assert!(memory.record_of(Position::new(3, new.at.offset)).is_none());
+        let charged = |number| memory.segment(number).unwrap().charged();
+        assert_eq!((charged(2), charged(7)), (5, 3));
     }
 
     #[test]

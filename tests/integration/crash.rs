@@ -208,6 +208,29 @@ async fn what_was_judged_is_not_recovered_after_an_idle_life() {
     }
 }
 
+/// A life in which nothing comes uses up a number of the input log's segments.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_after_an_idle_life_is_judged_beside_what_came_before_it() {
+    let backend = Backend::start().await;
+    let mut tailwater = setup(&backend).await;
+    let mut sender = Sender::to(&tailwater);
+    let mut random = Random(13);
+    let mut failed = || (0..100).map(|_| Trace::new(&mut random).failed()).collect::<Vec<_>>();
+    sender.deliver(&request(&failed())).await;
+    for _ in 0..2 {
+        assert!(tailwater.terminate().await.success());
+        tailwater.start().await;
+    }
+    sender.deliver(&request(&failed())).await;
+    let ledger = tailwater.judged().await;
+    assert_eq!((ledger.recovered, ledger.accepted, ledger.kept), (300, 300, 600));
+    tailwater.assert_ledger().await;
+    eventually("the errors are at the backend", Duration::from_secs(30), async || {
+        (backend.distinct() == 600).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_judges_and_delivers_what_is_not_due_yet() {
     let backend = Backend::start().await;
