@@ -10,10 +10,19 @@ pub const TENANTS_MAX: usize = 1_000;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TenantId(pub u16);
 
+impl TenantId {
+    /// What is learned from all of them; no request has it.
+    pub const EVERY: Self = Self(u16::MAX);
+}
+
+/// No sender can be called this: names are ASCII.
+const EVERY_NAME: &str = "«every tenant»";
+
 /// The names of the tenants seen. Number 0 is the tenant without a name.
 #[derive(Debug)]
 pub struct Tenants {
     names: Vec<Arc<str>>,
+    every: Arc<str>,
     numbers: HashMap<Arc<str>, TenantId>,
 }
 
@@ -24,8 +33,9 @@ pub struct TooManyTenants;
 
 impl Default for Tenants {
     fn default() -> Self {
-        let nameless: Arc<str> = Arc::from("");
-        Self { names: vec![nameless.clone()], numbers: HashMap::from([(nameless, TenantId(0))]) }
+        let (nameless, every): (Arc<str>, Arc<str>) = (Arc::from(""), Arc::from(EVERY_NAME));
+        let numbers = HashMap::from([(nameless.clone(), TenantId(0)), (every.clone(), TenantId::EVERY)]);
+        Self { names: vec![nameless], every, numbers }
     }
 }
 
@@ -50,7 +60,7 @@ impl Tenants {
 
     /// The name of a tenant that this table has numbered.
     pub fn name(&self, id: TenantId) -> &Arc<str> {
-        &self.names[usize::from(id.0)]
+        if id == TenantId::EVERY { &self.every } else { &self.names[usize::from(id.0)] }
     }
 }
 
@@ -61,6 +71,14 @@ mod tests {
     #[test]
     fn the_nameless_tenant_is_number_zero() {
         assert_eq!(Tenants::default().get(""), Some(TenantId(0)));
+    }
+
+    #[test]
+    fn every_tenant_has_a_name_that_leads_back() {
+        let mut tenants = Tenants::default();
+        let name = tenants.name(TenantId::EVERY).clone();
+        assert!(!name.is_ascii(), "no header has it");
+        assert_eq!(tenants.intern(&name).unwrap(), TenantId::EVERY);
     }
 
     #[test]

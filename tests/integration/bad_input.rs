@@ -9,6 +9,8 @@ use flate2::write::GzEncoder;
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
+use opentelemetry_proto::tonic::common::v1::AnyValue;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
 use reqwest::{Response, StatusCode};
@@ -246,6 +248,38 @@ async fn an_empty_request_is_accepted_and_an_unknown_path_is_not_found() {
     assert_eq!(http_client().post(url).send().await.unwrap().status(), StatusCode::NOT_FOUND);
     bench.others_are_unharmed().await;
     bench.only_the_good_arrived().await;
+}
+
+/// One service name for each request, as a sender with a mistake has.
+#[tokio::test(flavor = "multi_thread")]
+async fn more_services_than_are_told_apart_harm_neither_judgements_nor_metrics() {
+    let setup = Setup {
+        policies: "\n  - { name: slow, slower_than: p95, keep: 100% }".to_owned(),
+        ..Setup::default()
+    };
+    let mut tailwater = setup.start().await;
+    let (mut sender, mut random) = (Sender::to(&tailwater), Random(9));
+    let mut all = request(&(0..1_100).map(|_| Trace::new(&mut random)).collect::<Vec<_>>());
+    let groups = all.resource_spans.drain(..).flat_map(|group| {
+        let spans = group.scope_spans[0].spans.clone();
+        spans.into_iter().map(move |span| (group.clone(), span))
+    });
+    let groups: Vec<_> = groups
+        .enumerate()
+        .map(|(n, (mut group, span))| {
+            group.resource.as_mut().unwrap().attributes[0].value =
+                Some(AnyValue { value: Some(Value::StringValue(format!("service-{n}"))) });
+            group.scope_spans[0].spans = vec![span];
+            group
+        })
+        .collect();
+    sender.deliver(&ExportTraceServiceRequest { resource_spans: groups }).await;
+    let ledger = tailwater.judged().await;
+    assert_eq!(ledger.accepted, 3_300);
+    assert!(tailwater.terminate().await.success());
+    tailwater.start().await;
+    sender.deliver(&request(&[Trace::new(&mut random)])).await;
+    assert_eq!(tailwater.judged().await.dropped, 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

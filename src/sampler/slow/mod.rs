@@ -289,7 +289,7 @@ impl Slow {
 type Name<'a> = (TenantId, &'a str, Option<&'a str>);
 
 /// The name of the sketch that the services beyond the bound share; no sender can be called this.
-const REST: Name<'static> = (TenantId(u16::MAX), "other services", None);
+const REST: Name<'static> = (TenantId::EVERY, "other services", None);
 
 #[cfg(test)]
 mod tests;
