@@ -19,7 +19,7 @@ use super::disk::DiskBudget;
 use super::engine::{Engine, Parts};
 use super::intake::Intake;
 use super::judge::{Judge, JudgeTallies};
-use super::keeper::{JudgeLoop, Judging, KeepLoop, Keeping, KeeperTallies};
+use super::keeper::{JudgeLoop, Judging, KeepLoop, KeeperTallies, Keeping};
 use super::metrics::PipelineMetrics;
 use super::recover::{self, Recovered};
 use super::state::{self, Saved, Snapshot};
@@ -139,8 +139,8 @@ pub(super) async fn build(config: Config, settings: Settings) -> anyhow::Result<
     let addresses =
         Addresses { grpc: bound.grpc_address(), http: bound.http_address(), telemetry: Some(admin) };
     engine.clock.start();
-    let keeping = Keeping::start(keep_loop, (snapshots, kept), first)?;
-    let judging = Judging::start(judge_loop)?;
+    let keeping = Keeping::start(keep_loop, (snapshots, kept), first, failed.clone())?;
+    let judging = Judging::start(judge_loop, failed)?;
     let receiver_metrics = Arc::new(receiver::Metrics::default());
     receivers.spawn(bound.serve(intake.clone(), receiver_metrics.clone(), GRACE, stop));
     telemetry.register(engine.ledger.clone());
@@ -195,7 +195,13 @@ impl Place {
             }
         };
         let place = |name| data.join(name);
-        Ok(Self { data: data.to_owned(), input: place("input"), state: place("state"), instance, lock: Lock(lock) })
+        Ok(Self {
+            data: data.to_owned(),
+            input: place("input"),
+            state: place("state"),
+            instance,
+            lock: Lock(lock),
+        })
     }
 }
 
@@ -255,7 +261,8 @@ fn open_outbox(
         new_uuid: Uuid::new_v4,
     };
     let names = parquet.map(|_| parquet::EXPORTER.to_owned()).into_iter();
-    let names: Vec<String> = names.chain(config.exporters.otlp.iter().map(|otlp| otlp.name.to_string())).collect();
+    let names: Vec<String> =
+        names.chain(config.exporters.otlp.iter().map(|otlp| otlp.name.to_string())).collect();
     let (outbox, write_loop, found) =
         Outbox::open(storage.clone(), settings, &names, fatal).context("open the outbox")?;
     if found.cut_bytes > 0 {

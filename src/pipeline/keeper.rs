@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tracing::{error, info, warn};
 
 use super::budget::Budget;
@@ -46,6 +46,20 @@ enum Order {
     Drain(oneshot::Sender<()>),
 }
 
+/// A thread that panics ends the process: senders would be acknowledged, and nothing judged or kept.
+struct Death {
+    of: &'static str,
+    failed: watch::Sender<Option<String>>,
+}
+
+impl Drop for Death {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.failed.send_replace(Some(format!("the {} has died", self.of)));
+        }
+    }
+}
+
 /// The judge's thread.
 #[derive(Debug)]
 pub(super) struct Judging {
@@ -68,9 +82,16 @@ pub(super) struct JudgeLoop {
 }
 
 impl Judging {
-    pub(super) fn start(judge_loop: JudgeLoop) -> std::io::Result<Self> {
+    pub(super) fn start(
+        judge_loop: JudgeLoop,
+        failed: watch::Sender<Option<String>>,
+    ) -> std::io::Result<Self> {
         let (orders, received) = mpsc::channel();
-        let thread = thread::Builder::new().name("judge".to_owned()).spawn(move || judge_loop.run(&received))?;
+        let run = move || {
+            let _death = Death { of: "judge", failed };
+            judge_loop.run(&received);
+        };
+        let thread = thread::Builder::new().name("judge".to_owned()).spawn(run)?;
         Ok(Self { orders, thread: Some(thread) })
     }
 
@@ -208,9 +229,14 @@ impl Keeping {
         keep_loop: KeepLoop,
         (snapshots, received): (Sender<Snapshot>, Receiver<Snapshot>),
         input_highest: u32,
+        failed: watch::Sender<Option<String>>,
     ) -> std::io::Result<Self> {
         let outbox = keep_loop.outbox.clone();
-        let thread = thread::Builder::new().name("keeper".to_owned()).spawn(move || keep_loop.run(&received))?;
+        let run = move || {
+            let _death = Death { of: "keeper", failed };
+            keep_loop.run(&received);
+        };
+        let thread = thread::Builder::new().name("keeper".to_owned()).spawn(run)?;
         Ok(Self { snapshots, thread, outbox, input_highest })
     }
 
@@ -256,5 +282,26 @@ impl KeepLoop {
         let left = segment::bytes(&*self.storage, &self.input_dir).context("measure the input log")?;
         self.disk.measured(left);
         self.outbox.delete_settled(snapshot.outbox_covered).context("delete outbox segments")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_panics_ends_the_process_and_one_that_ends_does_not() {
+        let (failed, failure) = watch::channel(None);
+        let death = |of| Death { of, failed: failed.clone() };
+        let ends = death("judge");
+        thread::spawn(move || drop(ends)).join().unwrap();
+        assert_eq!(*failure.borrow(), None);
+        let panics = death("keeper");
+        let run = move || {
+            let _death = panics;
+            panic!("a bug");
+        };
+        thread::spawn(run).join().unwrap_err();
+        assert_eq!(failure.borrow().as_deref(), Some("the keeper has died"));
     }
 }
