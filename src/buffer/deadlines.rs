@@ -20,11 +20,6 @@ impl Tick {
         Self(self.0.wrapping_add(ms.div_ceil(TICK_MS) as u32))
     }
 
-    #[must_use]
-    pub fn before(self, ms: u64) -> Self {
-        Self(self.0.wrapping_sub(ms.div_ceil(TICK_MS) as u32))
-    }
-
     /// Whether `self` has come at `now`.
     pub fn reached(self, now: Self) -> bool {
         now.0.wrapping_sub(self.0) as i32 >= 0

@@ -142,7 +142,8 @@ pub(super) struct Entry {
     pub(super) unjudged: u32,
     pub(super) unjudged_bytes: u32,
     pub(super) due: Tick,
-    /// When it was opened, or last re-opened.
+    /// When it was opened, or last re-opened; by a former life of the process: when this one began, since
+    /// only from then on stragglers could come.
     pub(super) opened: Tick,
     /// Oldest span not judged yet, while there are any.
     pub(super) first_unjudged: Position,

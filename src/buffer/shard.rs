@@ -228,7 +228,7 @@ impl Shard {
             entry.begin_anew(at, generation);
         }
         entry.first_unjudged = at;
-        entry.opened = now.tick.before(age_ms);
+        entry.opened = now.tick;
         entry.due = if first {
             let wait_ms = max_wait_ms.saturating_sub(age_ms).max(after_root_ms);
             self.first_seen.push(now.tick.after(wait_ms), slot)

@@ -52,7 +52,17 @@ impl World {
         self.insert(key, true)
     }
 
+    /// A root that a former life took in.
+    fn recovered_root(&mut self, key: Key, age_ms: u64) -> Taken {
+        let moment = Moment { age_ms, ..self.moment() };
+        self.insert_at(key, true, moment)
+    }
+
     fn insert(&mut self, key: Key, root: bool) -> Taken {
+        self.insert_at(key, root, self.moment())
+    }
+
+    fn insert_at(&mut self, key: Key, root: bool, moment: Moment) -> Taken {
         let span = Arriving {
             trace: key.trace,
             at: 0,
@@ -65,7 +75,7 @@ impl World {
         };
         let mut batch = Batch::default();
         batch.push(self.buffer.route(key, span));
-        let taken = self.buffer.insert(&mut batch, self.at, self.moment(), || ());
+        let taken = self.buffer.insert(&mut batch, self.at, moment, || ());
         self.at.offset += SPAN_LEN;
         taken
     }
@@ -346,6 +356,17 @@ fn what_an_earlier_life_has_sent_is_skipped() {
     assert_eq!(world.span(trace(1)), Taken { traces: 1, skipped: 1, ..Taken::default() });
     assert_eq!(world.span(trace(1)), Taken { spans: 1, late: 1, ..Taken::default() });
     assert_eq!(world.at(10).keep_due().judgement, Judgement::Follow);
+}
+
+#[test]
+fn pressure_leaves_a_recovered_trace_its_time_for_stragglers() {
+    let mut world = world();
+    world.at(100).recovered_root(trace(1), 60 * SECOND);
+    let retirable_in_s = |world: &World| world.buffer.retirable_in_ms(1, world.moment().now) / SECOND;
+    assert_eq!(retirable_in_s(&world), 10);
+    assert!(world.at(109).due().is_empty());
+    assert_eq!(retirable_in_s(&world), 1);
+    assert_eq!(world.at(110).due().len(), 1);
 }
 
 #[test]

@@ -63,6 +63,11 @@ impl Budget {
         }
     }
 
+    /// More is charged than there is.
+    pub(super) fn is_overdrawn(&self) -> bool {
+        self.used() > self.limit
+    }
+
     /// Charges bytes that are about to be read, or nothing if they do not fit.
     pub(super) fn take(self: &Arc<Self>, bytes: usize) -> Option<Room> {
         let mut room = Room { budget: self.clone(), bytes: 0 };
@@ -130,6 +135,16 @@ mod tests {
         log.append(&[0; 28], &[0; 1000], 0);
         assert!(budget.take(1000).is_none(), "never fits beside a log: nothing is let go for it");
         assert_eq!(budget.excess(), budget.used() + 300 - 1600);
+    }
+
+    #[test]
+    fn a_full_budget_asks_for_room_and_is_not_overdrawn() {
+        let log = Arc::new(Memory::new(1 << 20, 1));
+        log.append(&[0; 28], &[0; 800], 0);
+        let budget = Arc::new(Budget::new(log.bytes(), log.clone()));
+        assert!(budget.excess() > 0 && !budget.is_overdrawn());
+        log.append(&[0; 28], &[0; 8], 0);
+        assert!(budget.is_overdrawn());
     }
 
     #[test]

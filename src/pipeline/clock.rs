@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use crate::buffer::{Now, Tick};
 
-/// Deadlines that began before a restart lie before the first tick of this process.
-const FIRST_TICK_MS: u64 = 30 * 24 * 3600 * 1000;
+/// Ticks of a process begin here: none is that of an entry that has no deadline.
+const FIRST_TICK_MS: u64 = 1000;
 
 /// The two clocks of a process.
 pub trait Clock: std::fmt::Debug + Send + Sync {

@@ -183,9 +183,10 @@ impl JudgeLoop {
         }
     }
 
-    /// As [`Self::relieve`], while nobody waits for stragglers: a log is read again.
+    /// While a log is read again: what a former life held fits, unless it had more memory. Then there is
+    /// nobody to refuse, and the oldest segments are judged at once.
     pub(super) fn relieve_at_start(&self) {
-        while self.budget.excess() > 0 && self.engine.memory.len() > 1 {
+        while self.budget.is_overdrawn() && self.engine.memory.len() > 1 {
             let Some(oldest) = self.engine.memory.oldest() else { return };
             self.retire(oldest.number);
         }

@@ -161,10 +161,12 @@ fn members(trace_state: &str) -> BTreeSet<String> {
     each.collect()
 }
 
+/// Without trailing zeros, which say nothing.
 fn th(placed: &Placed) -> Option<String> {
-    members(&placed.span.trace_state)
-        .iter()
-        .find_map(|member| Some(member.strip_prefix("ot.th=")?.to_owned()))
+    let members = members(&placed.span.trace_state);
+    let th = members.iter().find_map(|member| member.strip_prefix("ot.th="))?;
+    let digits = th.trim_end_matches('0');
+    Some(if digits.is_empty() { "0" } else { digits }.to_owned())
 }
 
 fn threshold(th: &str) -> u64 {

@@ -18,11 +18,16 @@ use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use format::{Document, Scenario};
 
 /// What may stand beside scenarios.
 const OTHER_FILES: [&str; 4] = ["README.md", "lint.py", "threshold_vectors.csv", "threshold_vectors.py"];
+
+/// Scenarios that run beside each other.
+const AT_A_TIME: usize = 4;
 
 #[derive(Default)]
 struct Counts {
@@ -31,7 +36,29 @@ struct Counts {
     skipped: u32,
 }
 
+/// What came of a scenario.
+enum Verdict {
+    Skipped(&'static str),
+    /// With what differs.
+    Run(Vec<String>),
+}
+
 impl Counts {
+    fn told(&mut self, scenario: &Scenario, verdict: Verdict) {
+        let name = &scenario.name;
+        match verdict {
+            Verdict::Skipped(reason) => {
+                self.skipped += 1;
+                println!("skipped  {name} ({reason})");
+            }
+            Verdict::Run(faults) if faults.is_empty() => {
+                self.passed += 1;
+                println!("ok       {name}");
+            }
+            Verdict::Run(faults) => self.failed(name, &faults),
+        }
+    }
+
     fn failed(&mut self, name: &str, faults: &[String]) {
         self.failed += 1;
         println!("FAILED   {name}");
@@ -54,10 +81,10 @@ fn main() -> ExitCode {
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance"), PathBuf::from);
     let mut counts = Counts::default();
     let scenarios = load(&folder, &mut counts);
-    for scenario in &scenarios {
-        if words.is_none_or(|words| scenario.name.contains(words)) {
-            run_one(scenario, &mut counts);
-        }
+    let asked: Vec<&Scenario> =
+        scenarios.iter().filter(|scenario| words.is_none_or(|words| scenario.name.contains(words))).collect();
+    for (scenario, verdict) in asked.iter().zip(run_all(&asked)) {
+        counts.told(scenario, verdict);
     }
     if words.is_none() {
         let names: HashSet<&str> = scenarios.iter().map(|scenario| scenario.name.as_str()).collect();
@@ -101,24 +128,32 @@ fn load(folder: &Path, counts: &mut Counts) -> Vec<Scenario> {
     scenarios
 }
 
-fn run_one(scenario: &Scenario, counts: &mut Counts) {
-    let name = &scenario.name;
-    if let Some((_, reason)) = skipped::SKIPPED.iter().find(|(skipped, _)| skipped == name) {
-        counts.skipped += 1;
-        println!("skipped  {name} ({reason})");
-        return;
+/// Several at a time: an instance waits for its logs' threads more than it computes.
+fn run_all(scenarios: &[&Scenario]) -> Vec<Verdict> {
+    let next = AtomicUsize::new(0);
+    let verdicts: Vec<OnceLock<Verdict>> = scenarios.iter().map(|_| OnceLock::new()).collect();
+    std::thread::scope(|scope| {
+        for _ in 0..AT_A_TIME {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Relaxed);
+                    let Some(scenario) = scenarios.get(number) else { break };
+                    verdicts[number].get_or_init(|| run_one(scenario));
+                }
+            });
+        }
+    });
+    verdicts.into_iter().map(|verdict| verdict.into_inner().expect("each was run")).collect()
+}
+
+fn run_one(scenario: &Scenario) -> Verdict {
+    if let Some((_, reason)) = skipped::SKIPPED.iter().find(|(skipped, _)| *skipped == scenario.name) {
+        return Verdict::Skipped(reason);
     }
-    let outcome = catch_unwind(AssertUnwindSafe(|| faults(scenario)));
-    let faults = match outcome {
-        Ok(Ok(faults)) => faults,
-        Ok(Err(error)) => vec![format!("{error:#}")],
-        Err(_) => vec!["it panicked".to_owned()],
-    };
-    if faults.is_empty() {
-        counts.passed += 1;
-        println!("ok       {name}");
-    } else {
-        counts.failed(name, &faults);
+    match catch_unwind(AssertUnwindSafe(|| faults(scenario))) {
+        Ok(Ok(faults)) => Verdict::Run(faults),
+        Ok(Err(error)) => Verdict::Run(vec![format!("{error:#}")]),
+        Err(_) => Verdict::Run(vec!["it panicked".to_owned()]),
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message;
 use tailwater::buffer::{Key, State};
-use tailwater::config::{self, Config};
+use tailwater::config::Config;
 use tailwater::exporter::outbox::Tail;
 use tailwater::log::SimDisk;
 use tailwater::pipeline::{Clock, Settings, Simulation};
@@ -132,8 +132,8 @@ struct Run {
 
 /// Runs it to its end.
 pub fn run(scenario: &Scenario) -> anyhow::Result<Outcome> {
-    let text = settings::text(scenario.tailwater.as_ref().expect("a scenario that runs has a configuration"));
-    let config = config::load(&text.text, "scenario.yaml".as_ref())?;
+    let tailwater = scenario.tailwater.as_ref().expect("a scenario that runs has a configuration");
+    let config = settings::config(tailwater)?;
     let last_wait_ms = config.buffer.max_wait.as_millis() + 1000;
     let groups = scenario.spans.iter().filter(|line| line.repeat.is_some());
     let mut run = Run {

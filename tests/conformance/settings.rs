@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
+use tailwater::config::{self, Config};
 
 /// The text, and of every path such as `policies[0].match` the first and the last line.
 pub struct Text {
@@ -26,6 +27,19 @@ pub fn text(tailwater: &Value) -> Text {
     let mut text = Text { text: String::new(), lines: BTreeMap::new() };
     text.write("", &whole);
     text
+}
+
+/// The configuration to run.
+pub fn config(tailwater: &Value) -> anyhow::Result<Config> {
+    let mut tailwater = tailwater.clone();
+    let buffer = tailwater.get_mut("buffer").and_then(Value::as_object_mut);
+    let memory = buffer.and_then(|buffer| buffer.remove("memory"));
+    let mut config = config::load(&text(&tailwater).text, "scenario.yaml".as_ref())?;
+    if let Some(memory) = memory {
+        // Less than a file may ask for, so that a scenario can fill it: requests are small here.
+        config.buffer.memory = serde_json::from_value(memory)?;
+    }
+    Ok(config)
 }
 
 impl Text {

@@ -311,64 +311,79 @@ fn placed(line: &Line, span: Span) -> Placed {
     }
 }
 
+/// Spans of one scope, encoded.
+struct OfScope<'a> {
+    first: &'a Placed,
+    spans: Vec<u8>,
+}
+
+struct OfResource<'a> {
+    first: &'a Placed,
+    scopes: Vec<OfScope<'a>>,
+}
+
 /// Encodes by hand what stands above a span, so that it can be broken.
 fn request(arrivals: Vec<Arrival<'_>>) -> Request {
-    let at_ms = (arrivals[0].at_ns / 1_000_000) as u64;
-    let broken_at = |level: &str| {
-        arrivals
-            .iter()
-            .any(|arrival| arrival.line.trace.is_none() && arrival.line.broken.as_deref() == Some(level))
-    };
-    let mut resources: Vec<(&Placed, Vec<(&Placed, Vec<u8>)>)> = Vec::new();
+    let mut resources: Vec<OfResource<'_>> = Vec::new();
     for arrival in &arrivals {
         for sent in &arrival.spans {
-            let placed = &sent.placed;
-            let same = |(known, _): &(&Placed, _)| {
-                known.resource == placed.resource && known.resource_schema == placed.resource_schema
-            };
-            let at = resources.iter().position(same).unwrap_or(resources.len());
-            if at == resources.len() {
-                resources.push((placed, Vec::new()));
-            }
-            let scopes = &mut resources[at].1;
-            let same = |(known, _): &(&Placed, _)| {
-                known.scope == placed.scope && known.scope_schema == placed.scope_schema
-            };
-            let at = scopes.iter().position(same).unwrap_or(scopes.len());
-            if at == scopes.len() {
-                let scope = placed.scope.as_ref().map(Message::encode_to_vec);
-                scopes.push((placed, scope.map_or(Vec::new(), |scope| field(1, &scope))));
-            }
-            scopes[at].1.extend(field(2, &span_bytes(arrival.line, &placed.span)));
+            scope_of(&mut resources, &sent.placed)
+                .extend(field(2, &span_bytes(arrival.line, &sent.placed.span)));
         }
     }
-    let mut body = Vec::new();
-    let last = resources.len();
-    for (number, (resource, scopes)) in resources.into_iter().enumerate() {
-        let last_resource = number + 1 == last;
-        let mut bytes = field(1, &resource.resource.encode_to_vec());
-        let last = scopes.len();
-        for (number, (scope, mut spans)) in scopes.into_iter().enumerate() {
-            spans.extend(text(3, &scope.scope_schema));
-            if last_resource && number + 1 == last && broken_at("scope") {
-                spans.extend(OVERRUN);
-            }
-            bytes.extend(field(2, &spans));
+    let said = |broken: &str| {
+        let of_request = arrivals.iter().map(|arrival| arrival.line).filter(|line| line.trace.is_none());
+        of_request.filter_map(|line| line.broken.as_deref()).any(|level| level == broken)
+    };
+    let overrun = |level: &str| if said(level) { &OVERRUN[..] } else { &[] };
+    // The last scope and the last resource of the request are the broken ones.
+    let (mut of_scope, mut of_resource) = (overrun("scope"), overrun("resource"));
+    let mut encoded = Vec::new();
+    for resource in resources.iter().rev() {
+        let mut scopes = Vec::new();
+        for scope in resource.scopes.iter().rev() {
+            let mut bytes = scope.first.scope.as_ref().map_or(Vec::new(), |it| field(1, &it.encode_to_vec()));
+            bytes.extend(&scope.spans);
+            bytes.extend(text(3, &scope.first.scope_schema));
+            bytes.extend(std::mem::take(&mut of_scope));
+            scopes.push(field(2, &bytes));
         }
-        bytes.extend(text(3, &resource.resource_schema));
-        if last_resource && broken_at("resource") {
-            bytes.extend(OVERRUN);
-        }
-        body.extend(field(1, &bytes));
+        let mut bytes = field(1, &resource.first.resource.encode_to_vec());
+        bytes.extend(scopes.into_iter().rev().flatten());
+        bytes.extend(text(3, &resource.first.resource_schema));
+        bytes.extend(std::mem::take(&mut of_resource));
+        encoded.push(field(1, &bytes));
     }
-    if broken_at("request") {
-        body.extend(OVERRUN);
+    let mut body: Vec<u8> = encoded.into_iter().rev().flatten().collect();
+    body.extend(overrun("request"));
+    match arrivals.iter().find_map(|arrival| arrival.line.empty.as_deref()) {
+        None | Some("request") => {}
+        Some("resources") => body.extend(field(1, &[])),
+        Some(other) => panic!("empty: {other} is unknown"),
     }
-    if arrivals.iter().any(|arrival| arrival.line.empty.as_deref() == Some("resources")) {
-        body.extend(field(1, &[]));
-    }
+    let at_ms = (arrivals[0].at_ns / 1_000_000) as u64;
     let spans = arrivals.into_iter().flat_map(|arrival| arrival.spans).collect();
     Request { at_ms, spans, body }
+}
+
+/// Where a span is appended: spans that agree in resource and scope stand together.
+fn scope_of<'r, 'a>(resources: &'r mut Vec<OfResource<'a>>, placed: &'a Placed) -> &'r mut Vec<u8> {
+    let same = |known: &OfResource<'_>| {
+        known.first.resource == placed.resource && known.first.resource_schema == placed.resource_schema
+    };
+    let at = resources.iter().position(same).unwrap_or_else(|| {
+        resources.push(OfResource { first: placed, scopes: Vec::new() });
+        resources.len() - 1
+    });
+    let scopes = &mut resources[at].scopes;
+    let same = |known: &OfScope<'_>| {
+        known.first.scope == placed.scope && known.first.scope_schema == placed.scope_schema
+    };
+    let at = scopes.iter().position(same).unwrap_or_else(|| {
+        scopes.push(OfScope { first: placed, spans: Vec::new() });
+        scopes.len() - 1
+    });
+    &mut scopes[at].spans
 }
 
 /// The span's message, with the bytes in it that no decoded span can hold.

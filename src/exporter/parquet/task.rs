@@ -4,7 +4,7 @@
 //! tried again, for ever, with growing pauses. Repeating makes the same objects under the same names.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufWriter, IoSlice, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{info, warn};
 
 use super::source::{Piece, PieceKey, Pieces, Segment};
-use super::{EncodeError, OpenError, S3, Store, UploadError, encode, name};
+use super::{EncodeError, OpenError, S3, Store, UploadError, encode_to, name};
 use crate::exporter::metrics::{Amount, Lost};
 use crate::exporter::otlp::Stop;
 use crate::exporter::outbox::{Outbox, Subscription, read_piece};
@@ -34,8 +34,6 @@ const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// An upload that takes longer is given up and tried again.
 const UPLOAD_MAX: Duration = Duration::from_secs(600);
-/// Bytes gathered before they are written to the temporary file.
-const WRITE_BYTES: usize = 1 << 20;
 
 /// See the module.
 #[derive(Debug)]
@@ -159,7 +157,8 @@ impl Exporter {
     ) -> Result<(), SegmentError> {
         let header = Segment { uuid: segment.uuid, opened_ms: segment.opened_ms };
         let (storage, path, file) = (self.storage.clone(), self.temporary.clone(), contents.file.clone());
-        let encoded = blocking(move || encode_to(&*storage, &path, &PieceFile(file), keys, &header)).await?;
+        let (encoded, _) =
+            blocking(move || encode_to(&*storage, &path, &PieceFile(file), keys, &header)).await?;
         let object = name(tenant, &header);
         let upload = store.upload(encoded, &object);
         let uploaded = timeout_at(Instant::now() + UPLOAD_MAX, upload).await;
@@ -289,60 +288,5 @@ impl PieceFile {
     fn fill(&self, at: u64, into: &mut [u8]) -> io::Result<()> {
         let read = self.0.read_at(at, into)?;
         if read == into.len() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
-    }
-}
-
-fn encode_to(
-    storage: &dyn Storage,
-    path: &Path,
-    pieces: &dyn Pieces,
-    keys: Vec<PieceKey>,
-    segment: &Segment,
-) -> Result<Arc<dyn File>, SegmentError> {
-    let temporary = |source| SegmentError::Temporary { path: path.to_owned(), source };
-    let file = storage.open(path, Open::Truncate).map_err(temporary)?;
-    let mut sink = BufWriter::with_capacity(WRITE_BYTES, FileWriter { file: file.clone(), at: 0 });
-    encode(pieces, keys, segment, &mut sink)?;
-    sink.flush().map_err(temporary)?;
-    drop(sink);
-    Ok(file)
-}
-
-/// Writes one part after the other.
-struct FileWriter {
-    file: Arc<dyn File>,
-    at: u64,
-}
-
-impl Write for FileWriter {
-    fn write(&mut self, part: &[u8]) -> io::Result<usize> {
-        self.file.write_at(self.at, &[IoSlice::new(part)])?;
-        self.at += part.len() as u64;
-        Ok(part.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_stop_that_is_said_during_an_export_ends_it_at_its_deadline() {
-        let (say, stop) = watch::channel(Stop::Run);
-        let begin = Instant::now();
-        let saying = async {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            say.send_replace(Stop::Finish { deadline: begin + Duration::from_secs(6) });
-            std::future::pending::<()>().await;
-        };
-        tokio::select! {
-            () = deadline(stop) => {}
-            () = saying => {}
-        }
-        assert_eq!(begin.elapsed(), Duration::from_secs(6));
     }
 }
