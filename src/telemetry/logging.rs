@@ -32,6 +32,10 @@ impl Default for Config {
 impl Config {
     /// The filter of `level`; libraries below are heard from `warn` on unless named.
     pub fn filter(&self) -> Result<EnvFilter, ParseError> {
+        // A word alone would be the name of a target: a misspelt level would be the end of all logs.
+        for word in self.level.split(',').filter(|directive| !directive.contains(['=', '['])) {
+            EnvFilter::builder().parse(format!("tailwater={}", word.trim()))?;
+        }
         let libraries =
             "h2=warn,hyper=warn,hyper_util=warn,tower=warn,rustls=warn,object_store=warn,reqwest=warn";
         EnvFilter::builder().parse(format!("{libraries},{}", self.level))
@@ -63,7 +67,8 @@ mod tests {
 
     #[test]
     fn a_misspelt_level_is_refused() {
-        let config = Config { level: "tailwater=loud".to_owned(), ..Config::default() };
-        assert!(config.filter().is_err());
+        for level in ["tailwater=loud", "loud", "inof,tailwater::exporter=debug"] {
+            assert!(Config { level: level.to_owned(), ..Config::default() }.filter().is_err(), "{level}");
+        }
     }
 }
