@@ -56,7 +56,7 @@ pub(super) struct SavedTrace {
 /// Why a state file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StateError {
-    #[error("read {path}: {source}")]
+    #[error("read {path}")]
     Read { path: PathBuf, source: io::Error },
     #[error(
         "{path} is of format {found}; this version reads up to {FORMAT}: it was written by a later version"

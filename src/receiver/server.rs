@@ -90,11 +90,11 @@ impl Connections {
 /// A socket that cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    #[error("listen on {address}: {source}")]
+    #[error("listen on {address}")]
     Listen { address: String, source: io::Error },
     #[error("receivers.otlp: grpc and http are both off, so nothing could be received")]
     Nothing,
-    #[error("{what} {path}: {source}")]
+    #[error("{what} {path}")]
     Tls { what: &'static str, path: String, source: BoxError },
 }
 

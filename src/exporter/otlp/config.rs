@@ -194,7 +194,7 @@ impl Config {
             return Err(("tls", "the endpoint does not begin with https://"));
         }
         if self.timeout.get().is_zero() {
-            return Err(("timeout", "it is 0"));
+            return Err(("timeout", "found 0s, expected a duration such as 10s"));
         }
         if self.protocol() == Protocol::Grpc && self.endpoint.has_path() {
             return Err(("endpoint", "gRPC takes no path"));

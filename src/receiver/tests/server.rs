@@ -42,6 +42,7 @@ async fn a_taken_port_is_named() {
     let config = Config { grpc: Some(grpc), http: None, ..Config::default() };
     let error = crate::receiver::bind(&config).await.unwrap_err();
     assert!(error.to_string().contains(&taken.address().port().to_string()), "{error}");
+    assert!(!error.to_string().contains("os error"), "its cause tells that: {error}");
     let BindError::Listen { source, .. } = error else { panic!("{error}") };
     assert_eq!(source.kind(), ErrorKind::AddrInUse);
     assert!(Listener::bind("nonsense").await.is_err());
