@@ -21,6 +21,7 @@ use tailwater::sampler::{Policies, Slow};
 use tailwater::telemetry::Ledger;
 use uuid::Uuid;
 
+/// Measured: 3,557 with spans of 680 bytes.
 const INSTRUCTIONS_MAX: u64 = 3_700;
 const SPANS_PER_REQUEST: usize = 512;
 /// Requests of the shorter run: tables and buffers have reached their size.
@@ -42,8 +43,11 @@ fn main() -> ExitCode {
 }
 
 /// Instructions of a whole run of this program under callgrind.
+///
+/// glibc copies large blocks by one string instruction, which callgrind counts once a byte; here it uses vectors.
 fn count(requests: usize) -> u64 {
     let output = Command::new("valgrind")
+        .env("GLIBC_TUNABLES", "glibc.cpu.x86_rep_movsb_threshold=1073741824")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
         .arg(std::env::current_exe().unwrap())
         .args(["take-in", &requests.to_string()])

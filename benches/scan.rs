@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::hint::black_box;
 use std::time::Instant;
 
-use tailwater::otlp::{PieceSpan, ThEdit, piece, scan};
+use tailwater::otlp::{Outline, PieceSpan, ThEdit, piece, scan};
 use tailwater::trace::{Share, Threshold, TraceId};
 
 mod workload;
@@ -30,7 +30,8 @@ fn main() {
     if wanted("scan") {
         measure("scan", rounds, || bodies.iter().map(|body| scan_all(body)).sum());
     }
-    let pieces = pieces(&bodies);
+    let outlines: Vec<_> = bodies.iter().map(|body| Outline::note(body)).collect();
+    let pieces = pieces(&bodies, &outlines);
     for (name, edit) in
         [("piece", ThEdit::Keep), ("piece_th", ThEdit::Set(Threshold::of(Share::nearest(0.05))))]
     {
@@ -53,9 +54,9 @@ fn scan_all(body: &[u8]) -> usize {
 }
 
 /// The spans of each trace.
-fn pieces(bodies: &[Vec<u8>]) -> Vec<Vec<PieceSpan<'_>>> {
-    let mut traces: HashMap<TraceId, Vec<PieceSpan<'_>>> = HashMap::new();
-    for body in bodies {
+fn pieces<'a>(bodies: &'a [Vec<u8>], outlines: &'a [Vec<u32>]) -> Vec<Vec<PieceSpan<'a>>> {
+    let mut traces: HashMap<TraceId, Vec<PieceSpan<'a>>> = HashMap::new();
+    for (body, outline) in bodies.iter().zip(outlines) {
         let scanned = scan(body, |span| {
             let edit = ThEdit::Keep;
             traces.entry(span.trace_id).or_default().push(PieceSpan {
@@ -63,6 +64,8 @@ fn pieces(bodies: &[Vec<u8>]) -> Vec<Vec<PieceSpan<'_>>> {
                 at: span.at,
                 len: span.len,
                 edit,
+                utf8: true,
+                outline: Outline::new(outline),
             });
         });
         scanned.expect("the generator writes valid requests");

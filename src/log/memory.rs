@@ -61,6 +61,8 @@ pub struct Segment {
 pub struct StoredRecord {
     pub at: Position,
     pub bytes: Bytes,
+    /// What the appender wants to know of it later.
+    pub notes: Arc<[u32]>,
 }
 
 impl Memory {
@@ -77,6 +79,17 @@ impl Memory {
 
     /// Copies a record in behind all others. The caller's order lock is held: positions follow the order of calls.
     pub fn append(&self, head: &[u8], body: &[u8], arrival_ms: u64) -> AppendedRecord {
+        self.append_noted(head, body, Arc::default(), arrival_ms)
+    }
+
+    /// As [`Self::append`], with notes beside the record.
+    pub fn append_noted(
+        &self,
+        head: &[u8],
+        body: &[u8],
+        notes: Arc<[u32]>,
+        arrival_ms: u64,
+    ) -> AppendedRecord {
         let len = head.len() + body.len();
         let mut room = self.room.lock();
         let newest = self.newest().filter(|segment| segment.fits(len, self.segment_bytes));
@@ -85,8 +98,10 @@ impl Memory {
         room.extend_from_slice(head);
         room.extend_from_slice(body);
         let bytes = room.split().freeze();
-        self.bytes.fetch_add(len + RECORD_COST, Relaxed);
-        AppendedRecord { record: segment.push(bytes, arrival_ms), opened }
+        let noted = size_of_val(&*notes);
+        segment.charged.fetch_add(noted, Relaxed);
+        self.bytes.fetch_add(len + RECORD_COST + noted, Relaxed);
+        AppendedRecord { record: segment.push(bytes, notes, arrival_ms), opened }
     }
 
     fn open(&self, record_len: usize, arrival_ms: u64, room: &mut BytesMut) -> Arc<Segment> {
@@ -108,7 +123,7 @@ impl Memory {
             segment
         });
         self.bytes.fetch_add(bytes.len() + RECORD_COST, Relaxed);
-        segment.push_at(StoredRecord { at, bytes }, arrival_ms)
+        segment.push_at(StoredRecord { at, bytes, notes: Arc::default() }, arrival_ms)
     }
 
     /// Counts what the index spends on a segment's records; it makes the segment full as its bytes do.
@@ -203,9 +218,9 @@ impl Segment {
         !self.restored && self.cost() + len + RECORD_COST <= segment_bytes
     }
 
-    fn push(&self, bytes: Bytes, arrival_ms: u64) -> StoredRecord {
+    fn push(&self, bytes: Bytes, notes: Arc<[u32]>, arrival_ms: u64) -> StoredRecord {
         let offset = SEGMENT_HEADER + self.used.load(Relaxed);
-        self.push_at(StoredRecord { at: Position::new(self.number, offset as u32), bytes }, arrival_ms)
+        self.push_at(StoredRecord { at: Position::new(self.number, offset as u32), bytes, notes }, arrival_ms)
     }
 
     fn push_at(&self, record: StoredRecord, arrival_ms: u64) -> StoredRecord {

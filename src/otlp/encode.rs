@@ -11,6 +11,7 @@ use std::ops::Range;
 use hashbrown::{DefaultHashBuilder, HashSet, HashTable};
 
 use super::lossy::{self, Kind};
+use super::outline::{self, Outline};
 use super::schema::{request, resource_spans, scope_spans, span};
 use super::tracestate::{self, ThEdit};
 use super::view::locate;
@@ -25,6 +26,10 @@ pub struct PieceSpan<'a> {
     pub at: u32,
     pub len: u32,
     pub edit: ThEdit,
+    /// A scan of the request has found no string to replace.
+    pub utf8: bool,
+    /// Of the request. Without one the request is walked over.
+    pub outline: Outline<'a>,
 }
 
 impl<'a> PieceSpan<'a> {
@@ -98,7 +103,7 @@ struct Place<'a> {
 impl<'a> Piece<'a> {
     fn add(&mut self, span: &PieceSpan<'a>) {
         let Some(scope) = self.scope_of(span) else { return };
-        let source = self.source(span.message(), span.edit);
+        let source = self.source(span);
         let len = match &source {
             Source::Request(message) => message.len(),
             Source::Rewritten(range) => range.len(),
@@ -113,16 +118,36 @@ impl<'a> Piece<'a> {
         if let Some(last) = same_body.filter(|last| last.scope_spans.contains(&at)) {
             return Some(last.scope);
         }
-        if same_body.is_none() {
+        if same_body.is_none() && span.outline.is_empty() {
             self.add_request(span.body);
         }
-        let located = locate(span.body, span.at)?;
-        let resource = self.resource(located.resource_spans.as_bytes());
-        let message = located.scope_spans.as_bytes();
-        let scope = self.scope(resource, message);
-        let start = message.as_ptr().addr() - span.body.as_ptr().addr();
-        self.last = Some(Place { body: span.body, scope_spans: start..start + message.len(), scope });
+        let (scope_spans, scope) = match span.outline.place_of(span.at) {
+            Some(place) => self.outlined_scope(span, place),
+            None => self.located_scope(span)?,
+        };
+        self.last = Some(Place { body: span.body, scope_spans, scope });
         Some(scope)
+    }
+
+    fn outlined_scope(&mut self, span: &PieceSpan<'_>, place: outline::Place) -> (Range<usize>, usize) {
+        let came = self.bytes.len();
+        copy_around(span.body, &place.resource_spans, &place.scopes, &mut self.bytes);
+        let resource = self.resource(came, span.utf8);
+        let came = self.bytes.len();
+        copy_around(span.body, &place.scope_spans, &place.spans, &mut self.bytes);
+        (place.scope_spans, self.scope(resource, came, span.utf8))
+    }
+
+    fn located_scope(&mut self, span: &PieceSpan<'_>) -> Option<(Range<usize>, usize)> {
+        let located = locate(span.body, span.at)?;
+        let came = self.bytes.len();
+        copy_header(located.resource_spans.as_bytes(), resource_spans::SCOPE_SPANS, &mut self.bytes);
+        let resource = self.resource(came, span.utf8);
+        let came = self.bytes.len();
+        let message = located.scope_spans.as_bytes();
+        copy_header(message, scope_spans::SPAN, &mut self.bytes);
+        let start = message.as_ptr().addr() - span.body.as_ptr().addr();
+        Some((start..start + message.len(), self.scope(resource, came, span.utf8)))
     }
 
     /// Takes over what a request holds beside resources, once.
@@ -135,9 +160,8 @@ impl<'a> Piece<'a> {
         }
     }
 
-    fn resource(&mut self, message: &[u8]) -> usize {
-        let came = self.bytes.len();
-        copy_header(message, resource_spans::SCOPE_SPANS, &mut self.bytes);
+    /// The number of the resource whose fields were appended from `came` on.
+    fn resource(&mut self, came: usize, utf8: bool) -> usize {
         let (header, known) =
             (&self.bytes[came..], |number: &usize| &self.bytes[self.resources[*number].came.clone()]);
         let hash = self.hash.hash_one(header);
@@ -147,14 +171,13 @@ impl<'a> Piece<'a> {
         }
         let number = self.resources.len();
         self.resource_numbers.insert_unique(hash, number, |number| self.hash.hash_one(known(number)));
-        let group = self.group(came, Kind::ResourceSpans);
+        let group = self.group(came, Kind::ResourceSpans, utf8);
         self.resources.push(group);
         number
     }
 
-    fn scope(&mut self, resource: usize, message: &[u8]) -> usize {
-        let came = self.bytes.len();
-        copy_header(message, scope_spans::SPAN, &mut self.bytes);
+    /// The number of the scope whose fields were appended from `came` on.
+    fn scope(&mut self, resource: usize, came: usize, utf8: bool) -> usize {
         let known = |number: &usize| {
             let scope = &self.scopes[*number];
             (scope.resource, &self.bytes[scope.group.came.clone()])
@@ -167,16 +190,16 @@ impl<'a> Piece<'a> {
         }
         let number = self.scopes.len();
         self.scope_numbers.insert_unique(hash, number, |number| self.hash.hash_one(known(number)));
-        let group = self.group(came, Kind::ScopeSpans);
+        let group = self.group(came, Kind::ScopeSpans, utf8);
         self.scopes.push(ScopeGroup { resource, group });
         number
     }
 
     /// A group whose header is what was appended from `came` on.
-    fn group(&mut self, came: usize, kind: Kind) -> Group {
+    fn group(&mut self, came: usize, kind: Kind, utf8: bool) -> Group {
         let came = came..self.bytes.len();
         let mut header = came.clone();
-        if lossy::is_needed(kind, &self.bytes[came.clone()]) {
+        if !utf8 && lossy::is_needed(kind, &self.bytes[came.clone()]) {
             let replaced = lossy::replace(kind, &self.bytes[came.clone()]);
             self.bytes.extend_from_slice(&replaced);
             header = came.end..self.bytes.len();
@@ -184,16 +207,17 @@ impl<'a> Piece<'a> {
         Group { came, len: header.len(), header }
     }
 
-    fn source(&mut self, message: &'a [u8], edit: ThEdit) -> Source<'a> {
-        let utf8 = if lossy::is_needed(Kind::Span, message) {
+    fn source(&mut self, span: &PieceSpan<'a>) -> Source<'a> {
+        let message = span.message();
+        let utf8 = if !span.utf8 && lossy::is_needed(Kind::Span, message) {
             Cow::Owned(lossy::replace(Kind::Span, message))
-        } else if edit == ThEdit::Keep {
+        } else if span.edit == ThEdit::Keep {
             return Source::Request(message);
         } else {
             Cow::Borrowed(message)
         };
         let start = self.bytes.len();
-        splice_span(&utf8, edit, &mut self.bytes);
+        splice_span(&utf8, span.edit, &mut self.bytes);
         Source::Rewritten(start..self.bytes.len())
     }
 
@@ -255,6 +279,12 @@ fn splice_span(message: &[u8], edit: ThEdit, out: &mut Vec<u8>) {
     }
 }
 
+/// Appends a message without the run of its items.
+fn copy_around(body: &[u8], message: &Range<usize>, items: &Range<usize>, out: &mut Vec<u8>) {
+    out.extend_from_slice(body.get(message.start..items.start).unwrap_or_default());
+    out.extend_from_slice(body.get(items.end..message.end).unwrap_or_default());
+}
+
 /// Appends the fields of a message that do not hold its items.
 fn copy_header(message: &[u8], items: u32, out: &mut Vec<u8>) {
     let mut cursor = Cursor::new(message);
@@ -305,7 +335,10 @@ mod tests {
 
     fn all_spans(body: &[u8], edit: ThEdit) -> Vec<PieceSpan<'_>> {
         let mut spans = Vec::new();
-        scan(body, |span| spans.push(PieceSpan { body, at: span.at, len: span.len, edit })).unwrap();
+        let utf8 = scan(body, |_| ()).unwrap().strings_replaced == 0;
+        let outline = Outline::default();
+        scan(body, |span| spans.push(PieceSpan { body, at: span.at, len: span.len, edit, utf8, outline }))
+            .unwrap();
         spans
     }
 
@@ -346,17 +379,20 @@ mod tests {
         fn a_piece_holds_its_spans_in_their_places(
             seed in 0..1000u64,
             size in 1..200usize,
+            outlined: bool,
             picks in proptest::collection::vec((0..3usize, any::<prop::sample::Index>(), edits()), 0..60),
         ) {
             let mut generator = Generator::new(seed);
             let bodies = [generator.request(size), generator.request(size), generator.request(5)];
+            let outlines = bodies.each_ref().map(|body| Outline::note(body));
             let spans = bodies.each_ref().map(|body| all_spans(body, ThEdit::Keep));
             let places = bodies.each_ref().map(|body| places(body));
             let mut picked = Vec::new();
             let mut expected = Vec::new();
             for (body, index, edit) in picks {
                 let at = index.index(spans[body].len());
-                picked.push(PieceSpan { edit, ..spans[body][at] });
+                let outline = if outlined { Outline::new(&outlines[body]) } else { Outline::default() };
+                picked.push(PieceSpan { edit, outline, ..spans[body][at] });
                 expected.push(edited(places[body][at].clone(), edit));
             }
             let out = encoded(&picked);

@@ -10,6 +10,7 @@
 mod check;
 pub mod encode;
 mod lossy;
+mod outline;
 pub mod scan;
 mod schema;
 pub mod tracestate;
@@ -18,11 +19,12 @@ pub mod view;
 mod wire;
 
 pub use encode::{PieceSpan, piece};
+pub use outline::Outline;
 pub use scan::{Malformed, Scanned, SpanFacts, SpanFault, scan};
 pub use tracestate::{OtState, Outgoing, ThEdit, member, ot, outgoing, splice, weight};
 pub use view::{
     ArrayView, EventView, KeyValueView, KvListView, LinkView, Located, ResourceSpansView, ResourceView,
-    ScopeSpansView, ScopeView, SpanView, ValueView, locate, request,
+    ScopeSpansView, ScopeView, SpanView, ValueView, locate, request, trace_state,
 };
 
 #[cfg(test)]

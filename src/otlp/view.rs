@@ -285,6 +285,15 @@ impl<'a> SpanView<'a> {
     }
 }
 
+/// The trace state of a span message, without reading more of it than its keys and lengths.
+pub fn trace_state(span: &[u8]) -> &[u8] {
+    let mut trace_state: &[u8] = &[];
+    for field in Fields::new(span).filter(|field| field.key == span::TRACE_STATE) {
+        trace_state = field.bytes();
+    }
+    trace_state
+}
+
 /// A `Span.Event`.
 #[derive(Clone, Copy, Debug)]
 pub struct EventView<'a> {

@@ -247,6 +247,7 @@ impl<'a> Fields<'a> {
         self.cursor
     }
 
+    #[inline]
     fn read(&mut self) -> Result<Field<'a>, Fault> {
         let start = self.cursor.rest();
         let key = self.cursor.key()?;

@@ -15,13 +15,15 @@ use uuid::Uuid;
 use super::clock::Clock;
 use crate::buffer::{Arriving, Batch, Buffer, Generation, Key, Moment, Now, SPAN_BYTES, TRACE_BYTES, Taken};
 use crate::log::{Head, Memory, Record, SegmentHeader, StoredRecord, Writer};
-use crate::otlp::{self, Malformed, SpanFacts};
+use crate::otlp::{self, Malformed, Outline, SpanFacts};
 use crate::sampler::{Policies, Slow};
 use crate::telemetry::Ledger;
 use crate::trace::{Position, TenantId, Tenants, TooManyTenants};
 
-/// Kinds of records in the input log.
+/// Kinds of records in the input log: a request, and one with strings that are not UTF-8. The others need not be
+/// looked at again when they leave.
 pub(super) const KIND_REQUEST: u8 = 1;
+pub(super) const KIND_REQUEST_NOT_UTF8: u8 = 2;
 
 /// The largest message that is taken in, in bytes, decompressed and as protobuf.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
@@ -137,7 +139,8 @@ impl Engine {
                 }
                 let now = self.clock.now();
                 let moment = Moment { now, generation: in_force.generation, age_ms: 0 };
-                stored.end = Some(self.store(tenant, body, batch, moment));
+                let kind = if scanned.strings_replaced == 0 { KIND_REQUEST } else { KIND_REQUEST_NOT_UTF8 };
+                stored.end = Some(self.store(tenant, kind, body, batch, moment));
             }
             Ok(stored)
         })
@@ -160,14 +163,15 @@ impl Engine {
     }
 
     /// Appends, hands to the writer and indexes. Returns where the next record begins.
-    fn store(&self, tenant: &str, body: &[u8], batch: &mut Batch, moment: Moment) -> Position {
+    fn store(&self, tenant: &str, kind: u8, body: &[u8], batch: &mut Batch, moment: Moment) -> Position {
         let arrival_ms = moment.now.ms;
-        let record = Record { arrival_ms, tenant, kind: KIND_REQUEST, more: false, member: 0, body };
+        let record = Record { arrival_ms, tenant, kind, more: false, member: 0, body };
         let head = Head::new(&record).expect("messages and tenants are bounded before");
+        let outline = Outline::note(body).into();
         self.ledger.accepted(batch.len() as u64);
         self.ledger.buffered(batch.len() as u64);
         let order = self.order.lock();
-        let appended = self.memory.append(head.as_bytes(), body, arrival_ms);
+        let appended = self.memory.append_noted(head.as_bytes(), body, outline, arrival_ms);
         if let Some(input) = &self.input {
             let opened = appended.opened.then(|| self.header(appended.record.at.segment, arrival_ms));
             input.append(appended.record.at, opened, appended.record.bytes.clone(), Bytes::new());
@@ -237,13 +241,26 @@ impl Engine {
         self.tenants.read().name(id).clone()
     }
 
-    /// The record that holds a span, and where its body begins in it.
-    pub fn record_body(&self, at: Position) -> Option<(Bytes, u32)> {
+    /// The request that holds a span.
+    pub fn request_of(&self, at: Position) -> Option<Request> {
         let record = self.memory.record_of(at)?;
         let parsed = record.parse().ok()?;
-        let body_at = record.at.offset + parsed.body_at as u32;
-        Some((record.bytes.slice(parsed.body()), body_at))
+        let at = record.at.offset + parsed.body_at as u32;
+        let body = record.bytes.slice(parsed.body());
+        Some(Request { at, body, utf8: parsed.kind == KIND_REQUEST, outline: record.notes })
     }
+}
+
+/// A request in the memory log.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Where it begins in its segment.
+    pub at: u32,
+    pub body: Bytes,
+    /// All its strings are UTF-8.
+    pub utf8: bool,
+    /// Words of its [`Outline`].
+    pub outline: Arc<[u32]>,
 }
 
 /// What an [`Engine`] is made of.

@@ -8,9 +8,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use bytes::Bytes;
-
-use super::engine::{Engine, InForce};
+use super::engine::{Engine, InForce, Request};
 use super::piece::{self, Parcel};
 use crate::buffer::{Candidate, Judgement, Lesson, Moment, Now, SHARDS, Sent, Settlement, SpanRef};
 use crate::exporter::outbox::{Kept, Outbox};
@@ -234,27 +232,27 @@ impl Judge {
 
     /// The request that holds a span.
     fn located(&self, span: SpanRef) -> Option<Located> {
-        let (body, body_at) = self.engine.record_body(span.position())?;
-        Some(Located { body, at: span.offset - body_at, len: span.len() })
+        let request = self.engine.request_of(span.position())?;
+        Some(Located { at: span.offset - request.at, len: span.len(), request })
     }
 }
 
 /// A span in its request.
 #[derive(Clone, Debug)]
 pub(super) struct Located {
-    pub(super) body: Bytes,
-    /// Of the span message in the body.
+    pub(super) request: Request,
+    /// Of the span message in the request.
     pub(super) at: u32,
     pub(super) len: u32,
 }
 
 impl Located {
     pub(super) fn message(&self) -> &[u8] {
-        &self.body[self.at as usize..(self.at + self.len) as usize]
+        &self.request.body[self.at as usize..(self.at + self.len) as usize]
     }
 
     fn unit_span(&self) -> Option<UnitSpan<'_>> {
-        let place = otlp::locate(&self.body, self.at)?;
+        let place = otlp::locate(&self.request.body, self.at)?;
         Some(UnitSpan {
             span: SpanView::new(self.message()),
             resource_spans: place.resource_spans,

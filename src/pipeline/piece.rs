@@ -3,11 +3,11 @@
 
 use std::collections::HashSet;
 
-use super::engine::MESSAGE_BYTES_MAX;
+use super::engine::{MESSAGE_BYTES_MAX, Request};
 use super::judge::Located;
 use crate::buffer::{Candidate, Sent};
 use crate::log::record::RECORD_MAX;
-use crate::otlp::{self, PieceSpan, SpanView};
+use crate::otlp::{self, Outline, PieceSpan};
 use crate::proto;
 use crate::trace::Randomness;
 
@@ -61,10 +61,12 @@ pub(super) fn pack(parcel: &Parcel<'_>, located: &[Located]) -> Packed {
 impl Packed {
     fn spliced<'a>(&mut self, parcel: &Parcel<'_>, one: &'a Located) -> PieceSpan<'a> {
         let sent = parcel.sent;
-        let view = SpanView::new(one.message());
-        let out = otlp::outgoing(view.trace_state_bytes(), sent.rule, sent.threshold, parcel.randomness);
+        let trace_state = otlp::trace_state(one.message());
+        let out = otlp::outgoing(trace_state, sent.rule, sent.threshold, parcel.randomness);
         self.inconsistent += u64::from(out.inconsistent);
-        PieceSpan { body: &one.body, at: one.at, len: one.len, edit: out.edit }
+        let Request { body, utf8, outline, .. } = &one.request;
+        let outline = Outline::new(outline);
+        PieceSpan { body, at: one.at, len: one.len, edit: out.edit, utf8: *utf8, outline }
     }
 
     fn close(&mut self, parcel: &Parcel<'_>, spans: &mut Vec<PieceSpan<'_>>) {

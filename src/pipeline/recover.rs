@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use tracing::warn;
 
-use super::engine::{Engine, KIND_REQUEST};
+use super::engine::{Engine, KIND_REQUEST, KIND_REQUEST_NOT_UTF8};
 use super::state::{Saved, SavedTrace};
 use crate::buffer::{Now, Sent, State as Life, Taken};
 use crate::exporter::outbox;
@@ -104,7 +104,7 @@ pub(super) fn replay(
     let mut reader = Reader::open(disk.clone(), dir, low_water)?;
     while let Some(item) = reader.next()? {
         match item {
-            ReadItem::Record(record) if record.kind == KIND_REQUEST => {
+            ReadItem::Record(record) if matches!(record.kind, KIND_REQUEST | KIND_REQUEST_NOT_UTF8) => {
                 let age_ms = now.ms.saturating_sub(record.arrival_ms).min(engine.max_wait_ms);
                 let stored = engine.memory.restore(record.at, record.bytes, record.arrival_ms);
                 // A verdict is as old as it was when the span came.

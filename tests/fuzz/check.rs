@@ -7,8 +7,8 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message;
 
 use super::otlp::{
-    KeyValueView, PieceSpan, ResourceSpansView, ScopeSpansView, SpanFacts, SpanFault, SpanView, ThEdit,
-    ValueView, locate, piece, request, scan,
+    KeyValueView, Outline, PieceSpan, ResourceSpansView, ScopeSpansView, SpanFacts, SpanFault, SpanView,
+    ThEdit, ValueView, locate, piece, request, scan,
 };
 
 /// Panics if the bytes are not read as they should be; says what they were.
@@ -29,13 +29,14 @@ pub fn check(body: &[u8]) -> Outcome {
                 "prost found no broken span"
             );
             let kept = places(decoded).filter(|place| is_identified(&place.scope_spans[0].spans[0]));
-            assert_eq!(sorted(places(leaving(body, &facts))), sorted(kept), "what leaves is what came");
+            assert_eq!(sorted(places(leaving(body, &facts, true))), sorted(kept), "what leaves is what came");
             Outcome::Accepted
         }
         (Ok(_), Err(malformed)) => panic!("prost accepts what the scan refuses: {malformed}"),
         (Err(error), Ok(scanned)) => {
             assert!(scanned.rejected > 0 || scanned.strings_replaced > 0, "only prost refuses: {error}");
-            assert_eq!(places(leaving(body, &facts)).count(), facts.len(), "what is left of it leaves");
+            let utf8 = scanned.strings_replaced == 0;
+            assert_eq!(places(leaving(body, &facts, utf8)).count(), facts.len(), "what is left of it leaves");
             Outcome::Mended
         }
         (Err(_), Err(malformed)) => {
@@ -56,10 +57,14 @@ pub enum Outcome {
 }
 
 /// The request that leaves with these spans. It must be one that anyone can decode.
-fn leaving(body: &[u8], facts: &[SpanFacts<'_>]) -> ExportTraceServiceRequest {
+fn leaving(body: &[u8], facts: &[SpanFacts<'_>], utf8: bool) -> ExportTraceServiceRequest {
     let edit = ThEdit::Keep;
-    let spans: Vec<_> =
-        facts.iter().map(|span| PieceSpan { body, at: span.at, len: span.len, edit }).collect();
+    let words = Outline::note(body);
+    let outline = Outline::new(&words);
+    let spans: Vec<_> = facts
+        .iter()
+        .map(|span| PieceSpan { body, at: span.at, len: span.len, edit, utf8, outline })
+        .collect();
     let mut out = Vec::new();
     piece(&spans, &mut out);
     ExportTraceServiceRequest::decode(out.as_slice()).expect("what leaves can be decoded")
