@@ -16,6 +16,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 /// The size that segments have unless a test says otherwise.
 pub const SEGMENT_BYTES: usize = 4 << 20;
 
+/// Retired segments whose memory is kept.
+const SPARES_MAX: usize = 4;
+
 /// What one record costs beside its bytes: its place in the segment's list.
 const RECORD_COST: usize = size_of::<StoredRecord>();
 
@@ -27,6 +30,8 @@ pub struct Memory {
     room: Mutex<BytesMut>,
     live: RwLock<Live>,
     bytes: AtomicUsize,
+    /// Memory of retired segments: a steady log asks the system for none.
+    spare: Mutex<Vec<BytesMut>>,
 }
 
 #[derive(Debug)]
@@ -50,6 +55,8 @@ pub struct Segment {
     /// Of an earlier life: nothing is appended to it.
     restored: bool,
     records: RwLock<Vec<StoredRecord>>,
+    /// What was left of its memory: the handle by which all of it is had back.
+    rest: Mutex<BytesMut>,
     used: AtomicUsize,
     charged: AtomicUsize,
     first_arrival_ms: AtomicU64,
@@ -74,6 +81,7 @@ impl Memory {
             room: Mutex::new(BytesMut::new()),
             live: RwLock::new(live),
             bytes: AtomicUsize::new(0),
+            spare: Mutex::default(),
         }
     }
 
@@ -105,8 +113,13 @@ impl Memory {
     }
 
     fn open(&self, record_len: usize, arrival_ms: u64, room: &mut BytesMut) -> Arc<Segment> {
-        *room = BytesMut::with_capacity(record_len.max(self.segment_bytes));
+        let spare = if record_len <= self.segment_bytes { self.spare.lock().pop() } else { None };
+        let fresh = || BytesMut::with_capacity(record_len.max(self.segment_bytes));
+        let full = std::mem::replace(room, spare.unwrap_or_else(fresh));
         let mut live = self.live.write();
+        if let Some(newest) = live.segments.back() {
+            *newest.rest.lock() = full;
+        }
         let segment = Arc::new(Segment::new(live.next_number, arrival_ms));
         live.next_number += 1;
         live.segments.push_back(segment.clone());
@@ -158,6 +171,17 @@ impl Memory {
         Some(retired)
     }
 
+    /// Keeps the memory of a retired segment for the next one, if nobody reads it any more.
+    pub fn recycle(&self, retired: Arc<Segment>) {
+        let Some(Segment { records, rest, .. }) = Arc::into_inner(retired) else { return };
+        drop(records);
+        let mut memory = rest.into_inner();
+        let mut spare = self.spare.lock();
+        if spare.len() < SPARES_MAX && memory.try_reclaim(self.segment_bytes) {
+            spare.push(memory);
+        }
+    }
+
     /// Bytes of all live records, and what was charged for them.
     pub fn bytes(&self) -> usize {
         self.bytes.load(Relaxed)
@@ -207,6 +231,7 @@ impl Segment {
             number,
             restored: false,
             records: RwLock::default(),
+            rest: Mutex::default(),
             used: AtomicUsize::new(0),
             charged: AtomicUsize::new(0),
             first_arrival_ms: AtomicU64::new(opened_ms),
@@ -302,6 +327,29 @@ mod tests {
     fn append(memory: &Memory, arrival_ms: u64, body: &[u8]) -> AppendedRecord {
         let record = Record { arrival_ms, tenant: "acme", kind: 1, more: false, member: 0, body };
         memory.append(Head::new(&record).unwrap().as_bytes(), body, arrival_ms)
+    }
+
+    #[test]
+    fn a_retired_segment_gives_its_memory_to_the_next() {
+        let memory = Memory::new(10_000, 1);
+        let fill = || memory.append(&[1; 28], &[2; 6_000], 0).record;
+        let first = fill();
+        let place = first.bytes.as_ptr();
+        drop(first);
+        fill();
+        memory.recycle(memory.retire_oldest().unwrap());
+        assert_eq!(fill().bytes.as_ptr(), place);
+    }
+
+    #[test]
+    fn a_segment_that_is_read_keeps_its_memory() {
+        let memory = Memory::new(10_000, 1);
+        let fill = |byte| memory.append(&[1; 28], &[byte; 6_000], 0).record;
+        let first = fill(2);
+        fill(3);
+        memory.recycle(memory.retire_oldest().unwrap());
+        fill(4);
+        assert_eq!(first.bytes[28..], [2; 6_000]);
     }
 
     #[test]

@@ -50,6 +50,7 @@ pub struct WriteLoop {
     /// Names of files that a loss of power may still take.
     names_unsynced: bool,
     failed_tries: u32,
+    linger: Duration,
 }
 
 #[derive(Debug)]
@@ -85,9 +86,16 @@ impl WriteLoop {
             spare: None,
             names_unsynced: false,
             failed_tries: 0,
+            linger: Duration::ZERO,
         };
         write_loop.reserve_spare();
         write_loop
+    }
+
+    /// Once woken, waits so long for more before it writes: one write and one wake-up then serve many.
+    #[must_use]
+    pub fn lingering(self, linger: Duration) -> Self {
+        Self { linger, ..self }
     }
 
     /// Starts a thread that runs the loop.
@@ -99,8 +107,9 @@ impl WriteLoop {
     pub fn run(mut self) -> Result<(), WriteFailed> {
         loop {
             match self.step() {
-                Step::Worked => {}
-                Step::Idle if self.sleep() => {}
+                Step::Worked if self.linger.is_zero() => {}
+                Step::Worked => std::thread::sleep(self.linger),
+                Step::Idle if self.sleep() => std::thread::sleep(self.linger),
                 Step::Idle => return self.end("it was closed".to_owned()),
                 Step::Stalled if self.gives_up() => {
                     let reason = self.shared.stalled.lock().clone().unwrap_or_default();

@@ -38,6 +38,9 @@ use crate::telemetry::{Ledger, Readiness, Telemetry, admin};
 
 /// Bytes of either log that may wait to be written.
 const QUEUE_BYTES: usize = 64 << 20;
+/// How long the logs' writers gather before they write. An acknowledgement waits for the first.
+const INPUT_LINGER: Duration = Duration::from_micros(300);
+const OUTBOX_LINGER: Duration = Duration::from_millis(5);
 /// Room reserved on disk for the outbox's segment and the next one.
 const OUTBOX_RESERVE: u64 = 4 << 20;
 /// A segment of the memory log is at most this part of the budget.
@@ -323,7 +326,7 @@ fn open_outbox(
     if found.cut_bytes > 0 {
         info!(bytes = found.cut_bytes, "cut what was not written whole off the outbox");
     }
-    Ok((Arc::new(outbox), write_loop.spawn("outbox")?))
+    Ok((Arc::new(outbox), write_loop.lingering(OUTBOX_LINGER).spawn("outbox")?))
 }
 
 fn open_input(
@@ -347,7 +350,7 @@ fn open_input(
     };
     let (writer, write_loop) =
         Writer::build(storage.clone(), settings, fatal).context("open the input log")?;
-    Ok((Some(Arc::new(writer)), Some(write_loop.spawn("input")?)))
+    Ok((Some(Arc::new(writer)), Some(write_loop.lingering(INPUT_LINGER).spawn("input")?)))
 }
 
 fn memory_limit(config: &Config) -> anyhow::Result<usize> {

@@ -195,7 +195,9 @@ impl JudgeLoop {
     fn retire(&self, segment: u32) {
         self.judge.judge_segment(segment);
         self.engine.buffer.retire(segment, |later, bytes| self.engine.memory.charge(later, bytes));
-        self.engine.memory.retire_oldest();
+        if let Some(retired) = self.engine.memory.retire_oldest() {
+            self.engine.memory.recycle(retired);
+        }
         self.tallies.segments_retired.fetch_add(1, Relaxed);
     }
 

@@ -135,7 +135,8 @@ mod tests {
         let body = ExportTraceServiceRequest { resource_spans }.encode_to_vec();
         let mut place = (0, 0);
         otlp::scan(&body, |span| place = (span.at, span.len)).unwrap();
-        Located { body: body.into(), at: place.0, len: place.1 }
+        let request = Request { at: 0, body: body.into(), utf8: true, outline: [].into() };
+        Located { request, at: place.0, len: place.1 }
     }
 
     /// What a buffer that holds one span of the trace gives out.
