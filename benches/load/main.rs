@@ -37,7 +37,7 @@ struct Phase {
 
 const SECOND: Duration = Duration::from_secs(1);
 /// Enough that a closed loop never meets back-pressure: its window is a few seconds.
-const FLOOD: Budget = Budget { memory: 4_096 * MIB, after_root: SECOND, max_wait: Duration::from_secs(3) };
+const FLOOD: Budget = Budget { memory: 2_048 * MIB, after_root: SECOND, max_wait: Duration::from_secs(3) };
 /// Small enough that 150,000 spans a second fill it within the phase, with the default waits.
 const FULL: Budget =
     Budget { memory: 2_048 * MIB, after_root: Duration::from_secs(10), max_wait: Duration::from_secs(15) };

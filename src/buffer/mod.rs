@@ -14,6 +14,7 @@ mod life;
 mod refs;
 mod shard;
 mod slots;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 
@@ -26,7 +27,8 @@ pub use entry::{Arriving, Generation, Key, Lesson, Sent, Summary};
 pub use kept::{REMEMBERED_MS, Remembered};
 pub use life::{Judgement, State};
 pub use refs::SpanRef;
-pub use shard::{Candidate, Known, Moment, Now, Reachable, Settled, Settlement, Shard, Taken};
+pub use shard::{Known, Moment, Now, Shard, Taken};
+pub use snapshot::{Candidate, Reachable, Settled, Settlement};
 
 use crate::trace::Position;
 
