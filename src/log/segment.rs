@@ -239,7 +239,10 @@ pub fn numbers(storage: &dyn Storage, dir: &Path) -> io::Result<Vec<(u32, u64)>>
 /// The number for the next segment: above every file's and above `highest_known`.
 pub fn next_number(storage: &dyn Storage, dir: &Path, highest_known: u32) -> io::Result<u32> {
     let highest = numbers(storage, dir)?.last().map_or(0, |(number, _)| *number);
-    Ok(highest.max(highest_known) + 1)
+    highest.max(highest_known).checked_add(1).ok_or_else(|| {
+        let text = format!("{}: no segment number is left above {highest}", dir.display());
+        io::Error::new(io::ErrorKind::InvalidData, text)
+    })
 }
 
 /// Removes the segment files below `number`; returns how many bytes they held.
@@ -260,6 +263,15 @@ mod tests {
     fn header(number: u32) -> SegmentHeader {
         let attributes = Bytes::from_static(b"url");
         SegmentHeader { number, uuid: Uuid::from_u128(7), opened_ms: 1_700_000_000_000, attributes }
+    }
+
+    #[test]
+    fn the_last_number_is_not_passed() {
+        let disk = SimDisk::new(1);
+        let dir = Path::new("log");
+        disk.put(&path(dir, u32::MAX), Vec::new());
+        let error = next_number(&*disk.storage(), dir, 0).unwrap_err();
+        assert!(error.to_string().contains("no segment number is left"), "{error}");
     }
 
     #[test]
