@@ -6,7 +6,7 @@
 //!        v                                                                        |
 //!   [receiver] --request--> [pipeline::Engine] ----------> [sampler] --piece--> [exporter]
 //!   gRPC, HTTP, JSON        scan (otlp), append (log),     policies,            outbox, cursors,
-//!   admission, rejection    index (buffer)                 learned p95          OTLP, Parquet
+//!   rejection               index (buffer)                 learned p95          OTLP, Parquet
 //!                                |        ^                   ^                   |
 //!                                v        |                   |                   v
 //!                           data/input    +---- due traces ---+              data/outbox, S3

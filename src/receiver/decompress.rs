@@ -10,7 +10,7 @@ use super::{MESSAGE_MAX, Rejection, Room};
 /// What is read from a decoder, and charged, at once.
 const STEP: usize = 64 << 10;
 
-/// How an HTTP body is compressed.
+/// How a body or a message is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Encoding {
     Identity,
@@ -19,14 +19,14 @@ pub(super) enum Encoding {
 }
 
 impl Encoding {
-    /// Reads the value of `Content-Encoding`.
+    /// Reads the value of `Content-Encoding` or `grpc-encoding`.
     pub(super) fn parse(value: &[u8]) -> Result<Self, Rejection> {
         match value.trim_ascii().to_ascii_lowercase().as_slice() {
             b"" | b"identity" => Ok(Self::Identity),
             b"gzip" | b"x-gzip" => Ok(Self::Gzip),
             b"zstd" => Ok(Self::Zstd),
             other => Err(Rejection::Unsupported(format!(
-                "expected Content-Encoding gzip, zstd or identity, found {}",
+                "expected the encoding gzip, zstd or identity, found {}",
                 other.escape_ascii()
             ))),
         }

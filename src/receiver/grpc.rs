@@ -1,27 +1,29 @@
-//! OTLP/gRPC: `TraceService/Export` with a codec that takes the message's bytes as they are.
+//! OTLP/gRPC: `TraceService/Export`, its message taken as the bytes that came.
 //!
-//! tonic reads the framing and decompresses, bounded while it runs. The frames of the wire are charged before they are
-//! buffered; a decompressed message is charged before anything waits, so that at most one per worker thread is not yet.
+//! One message of one method needs a prefix of five bytes and no codec: a message that came in one frame goes on without
+//! having been copied.
 
+use std::cmp::Ordering;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use prost::Message;
 use tokio::time::timeout;
-use tonic::Code;
-use tonic::codec::{CompressionEncoding, DecodeBuf, Decoder, Streaming};
 
-use super::admission::{Account, Charged, SharedAccount};
 use super::answer::{self, Body};
+use super::body::{self, Bounds};
+use super::decompress::Encoding;
 use super::metrics::Transport;
 use super::{Accepted, Intake, MESSAGE_MAX, READ_TIMEOUT, Reception, Rejection};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+/// Bytes before a message.
+const PREFIX: usize = 5;
 const ENCODINGS: HeaderValue = HeaderValue::from_static("gzip,zstd,identity");
 const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
 
@@ -66,14 +68,14 @@ where
     if !is_grpc(request.headers()) {
         return not_grpc();
     }
-    let account = Account::shared(reception.intake.clone());
-    match export(&reception, request, &account).await {
+    let mut received = 0;
+    match export(&reception, request, &mut received).await {
         Ok(accepted) => {
             reception.metrics.accepted(Transport::Grpc, accepted.rejected);
             success(accepted)
         }
         Err(rejection) => {
-            reception.metrics.refused(Transport::Grpc, &rejection, account.lock().received());
+            reception.metrics.refused(Transport::Grpc, &rejection, received);
             failure(&rejection)
         }
     }
@@ -82,22 +84,61 @@ where
 async fn export<I, B>(
     reception: &Reception<I>,
     request: Request<B>,
-    account: &SharedAccount<I>,
+    received: &mut u64,
 ) -> Result<Accepted, Rejection>
 where
     I: Intake,
     B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    let (parts, body) = request.into_parts();
+    let (parts, mut body) = request.into_parts();
     find(parts.uri.path())?;
     let tenant = reception.door.enter(&parts.headers)?;
-    let encoding = encoding(&parts.headers)?;
-    let body = Charged::new(body, account.clone());
-    let message =
-        timeout(READ_TIMEOUT, read(body, encoding, account)).await.unwrap_or(Err(Rejection::TooSlow))?;
-    let room = account.lock().take_room()?;
+    let encoding = match parts.headers.get("grpc-encoding") {
+        None => Encoding::Identity,
+        Some(value) => Encoding::parse(value.as_bytes())?,
+    };
+    let bounds = Bounds { announced: 0, expected: framed_len, limit: PREFIX + MESSAGE_MAX };
+    let read = body::read(&reception.intake, &mut body, bounds, received);
+    let (mut room, framed) = timeout(READ_TIMEOUT, read).await.unwrap_or(Err(Rejection::TooSlow))?;
+    let (compressed, mut message) = unframed(&framed)?;
+    if compressed {
+        if encoding == Encoding::Identity {
+            return Err(Rejection::Malformed(
+                "the message is compressed, but no grpc-encoding says how".into(),
+            ));
+        }
+        let mut inflated = reception.intake.admit(0)?;
+        message = encoding.decompress(message, &mut inflated)?;
+        room = inflated;
+    }
+    drop(framed);
     reception.intake.receive(room, tenant, message).await
+}
+
+/// Bytes of a message with its prefix, once the prefix is there.
+fn framed_len(first: &[u8]) -> usize {
+    match first.first_chunk::<PREFIX>() {
+        Some([_, length @ ..]) => PREFIX + u32::from_be_bytes(*length) as usize,
+        None => 0,
+    }
+}
+
+/// The one message of a request, and whether it is compressed. The prefix: one byte, and four of length.
+fn unframed(framed: &Bytes) -> Result<(bool, Bytes), Rejection> {
+    let malformed = |what: String| Err(Rejection::Malformed(what));
+    let Some([flag, length @ ..]) = framed.first_chunk::<PREFIX>() else {
+        return malformed("the request has no message".into());
+    };
+    let (length, found) = (u32::from_be_bytes(*length) as usize, framed.len() - PREFIX);
+    if *flag > 1 {
+        return malformed(format!("expected a message that begins with 0 or 1, found {flag}"));
+    }
+    match found.cmp(&length) {
+        Ordering::Less => malformed(format!("the message announces {length} bytes, found {found}")),
+        Ordering::Greater => malformed("the request has more than one message".into()),
+        Ordering::Equal => Ok((*flag == 1, framed.slice(PREFIX..))),
+    }
 }
 
 /// Only one method is served; those that senders mistake for it are told so.
@@ -114,75 +155,9 @@ fn find(path: &str) -> Result<(), Rejection> {
     Err(Rejection::UnknownPath(path.to_owned()))
 }
 
-fn encoding(headers: &HeaderMap) -> Result<Option<CompressionEncoding>, Rejection> {
-    match headers.get("grpc-encoding").map(HeaderValue::as_bytes) {
-        None | Some(b"identity") => Ok(None),
-        Some(b"gzip") => Ok(Some(CompressionEncoding::Gzip)),
-        Some(b"zstd") => Ok(Some(CompressionEncoding::Zstd)),
-        Some(other) => Err(Rejection::Unsupported(format!(
-            "expected grpc-encoding gzip, zstd or identity, found {}",
-            other.escape_ascii()
-        ))),
-    }
-}
-
-/// The one message of a request.
-async fn read<I, B>(
-    body: Charged<B, I>,
-    encoding: Option<CompressionEncoding>,
-    account: &SharedAccount<I>,
-) -> Result<Bytes, Rejection>
-where
-    I: Intake,
-    B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
-    B::Error: Into<BoxError>,
-{
-    let decoder = Raw { account: account.clone(), apart: encoding.is_some() };
-    let mut messages = Streaming::new_request(decoder, body, encoding, Some(MESSAGE_MAX));
-    let refused = |status| account.lock().take_refused().unwrap_or_else(|| reworded(&status));
-    let Some(message) = messages.message().await.map_err(refused)? else {
-        return Err(Rejection::Malformed("the request has no message".into()));
-    };
-    // The end of the stream is waited for: an answer before it would reset the stream.
-    match messages.message().await.map_err(refused)? {
-        None => Ok(message),
-        Some(_) => Err(Rejection::Malformed("the request has more than one message".into())),
-    }
-}
-
-/// tonic's own statuses, in ours. It answers a message too large with OUT_OF_RANGE, which senders retry for ever.
-fn reworded(status: &tonic::Status) -> Rejection {
-    match status.code() {
-        Code::OutOfRange | Code::ResourceExhausted => Rejection::TooLarge,
-        Code::Unimplemented => Rejection::Unsupported(status.message().to_owned()),
-        _ => Rejection::Malformed(status.message().to_owned()),
-    }
-}
-
-/// Takes a message out of the decode buffer without looking into it, and without copying it.
-struct Raw<I: Intake> {
-    account: SharedAccount<I>,
-    /// The message does not live in the bytes that came over the wire, because those are compressed.
-    apart: bool,
-}
-
-impl<I: Intake> Decoder for Raw<I> {
-    type Item = Bytes;
-    type Error = tonic::Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, tonic::Status> {
-        let length = buffer.remaining();
-        if self.apart {
-            let charged = self.account.lock().charge_message(length);
-            charged.map_err(|refused| tonic::Status::unavailable(refused.to_string()))?;
-        }
-        Ok(Some(buffer.copy_to_bytes(length)))
-    }
-}
-
 fn success(accepted: Accepted) -> Response<Body> {
     let message = answer::response(accepted);
-    let mut framed = BytesMut::with_capacity(5 + message.len());
+    let mut framed = BytesMut::with_capacity(PREFIX + message.len());
     framed.put_u8(0);
     framed.put_u32(message.len() as u32);
     framed.put(message);

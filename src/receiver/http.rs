@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use http_body::Body as _;
 use http_body_util::BodyExt;
@@ -13,10 +13,11 @@ use tokio::time::timeout;
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, Cors, CorsLayer};
 
 use super::answer::{self, Body};
+use super::body::{self, Bounds};
 use super::config;
 use super::decompress::Encoding;
 use super::metrics::Transport;
-use super::{Accepted, Intake, MESSAGE_MAX, READ_TIMEOUT, Reception, Rejection, Room, json};
+use super::{Accepted, Intake, MESSAGE_MAX, READ_TIMEOUT, Reception, Rejection, json};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -139,7 +140,9 @@ where
         None => Encoding::Identity,
         Some(value) => Encoding::parse(value.as_bytes())?,
     };
-    let read = read(&reception.intake, body, received);
+    let announced = body.size_hint().exact().unwrap_or(0) as usize;
+    let bounds = Bounds { announced, expected: |_: &[u8]| announced, limit: MESSAGE_MAX };
+    let read = body::read(&reception.intake, body, bounds, received);
     let (mut room, mut message) = timeout(READ_TIMEOUT, read).await.unwrap_or(Err(Rejection::TooSlow))?;
     if encoding != Encoding::Identity {
         let mut inflated = reception.intake.admit(0)?;
@@ -164,49 +167,6 @@ fn find(method: &Method, path: &str) -> Result<(), Rejection> {
         "/v1development/profiles" => Err(Rejection::NotTraces { signal: "profiles" }),
         other => Err(Rejection::UnknownPath(other.to_owned())),
     }
-}
-
-/// Reads a body whole. What it announces is charged before it is read, what it does not as it comes.
-async fn read<I, B>(intake: &I, body: &mut B, received: &mut u64) -> Result<(I::Room, Bytes), Rejection>
-where
-    I: Intake,
-    B: http_body::Body<Data = Bytes> + Send + Unpin,
-    B::Error: Into<BoxError>,
-{
-    let announced = body.size_hint().exact();
-    *received = announced.unwrap_or(0);
-    let mut charged = match announced {
-        Some(length) if length > MESSAGE_MAX as u64 => return Err(Rejection::TooLarge),
-        Some(length) => length as usize,
-        None => 0,
-    };
-    let mut room = intake.admit(charged)?;
-    let mut whole = Bytes::new();
-    let mut joined = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let frame =
-            frame.map_err(|error| Rejection::Malformed(format!("body ended early: {}", error.into())))?;
-        let Ok(data) = frame.into_data() else { continue };
-        let length = whole.len() + joined.len() + data.len();
-        if length > charged {
-            *received = length as u64;
-            if length > MESSAGE_MAX {
-                return Err(Rejection::TooLarge);
-            }
-            room.grow(length - charged)?;
-            charged = length;
-        }
-        if whole.is_empty() && joined.is_empty() {
-            whole = data;
-            continue;
-        }
-        if joined.is_empty() {
-            joined.reserve(charged);
-            joined.extend_from_slice(&std::mem::take(&mut whole));
-        }
-        joined.extend_from_slice(&data);
-    }
-    Ok((room, if joined.is_empty() { whole } else { joined.freeze() }))
 }
 
 /// Reads on without keeping, because a sender that is cut off while it writes does not see why, and sends again.

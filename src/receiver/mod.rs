@@ -17,8 +17,8 @@ pub mod metrics;
 pub mod rejection;
 pub mod server;
 
-mod admission;
 mod answer;
+mod body;
 mod decompress;
 mod door;
 mod json;

@@ -3,8 +3,12 @@
 use std::io::IsTerminal;
 
 use serde::Deserialize;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, fmt};
+
+use super::notices::{NOTICES, Remember};
 
 /// The `log` section of the configuration file.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -44,13 +48,14 @@ impl Config {
 
 /// Starts logging for the whole process. Does nothing if a subscriber is already there.
 pub fn start(config: &Config) -> Result<(), ParseError> {
-    let filter = config.filter()?;
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // A second call finds the subscriber of the first, which is as good.
-    let _ = match config.format {
-        Format::Text => logs.with_ansi(std::io::stderr().is_terminal()).try_init(),
-        Format::Json => logs.json().flatten_event(true).try_init(),
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    let lines = match config.format {
+        Format::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        Format::Json => lines.json().flatten_event(true).boxed(),
     };
+    let logs = tracing_subscriber::registry().with(config.filter()?).with(lines).with(Remember(&NOTICES));
+    // A second call finds the subscriber of the first, which is as good.
+    let _ = logs.try_init();
     Ok(())
 }
 

@@ -7,13 +7,15 @@ pub mod admin;
 pub mod ledger;
 pub mod logging;
 pub mod metrics;
+pub mod notices;
 pub mod readiness;
 mod stages;
+pub mod status;
 
 pub use ledger::{Balance, Ledger, PolicyCounts};
 pub use metrics::{Families, Source, Telemetry};
+pub use notices::Notice;
 pub use readiness::Readiness;
-pub use stages::Delivery;
 
 use serde::Deserialize;
 
@@ -21,7 +23,7 @@ use serde::Deserialize;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// `host:port` of `/metrics`, `/healthz` and `/readyz`.
+    /// `host:port` of `/metrics`, `/healthz`, `/readyz` and `/status`.
     pub listen: String,
 }
 
