@@ -141,6 +141,8 @@ pub(super) struct Entry {
     /// Spans not judged yet, and their bytes.
     pub(super) unjudged: u32,
     pub(super) unjudged_bytes: u32,
+    /// Bytes of all spans that came since it is in memory; stops at 4 GiB.
+    pub(super) bytes: u32,
     pub(super) due: Tick,
     /// When it was opened, or last re-opened; by a former life of the process: when this one began, since
     /// only from then on stragglers could come.
@@ -170,6 +172,7 @@ impl Entry {
             listed: 0,
             unjudged: 0,
             unjudged_bytes: 0,
+            bytes: 0,
             due: Tick::default(),
             opened: Tick::default(),
             first_unjudged: Position::default(),

@@ -26,6 +26,18 @@ pub enum State {
     Stream,
 }
 
+impl State {
+    /// As shown to people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Kept => "kept",
+            Self::Dropped => "dropped",
+            Self::Stream => "stream",
+        }
+    }
+}
+
 /// What a span does to the trace that it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Arrival {

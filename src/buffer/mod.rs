@@ -10,6 +10,7 @@
 mod deadlines;
 mod entry;
 mod kept;
+mod largest;
 mod life;
 mod refs;
 mod shard;
@@ -25,6 +26,7 @@ use parking_lot::{Mutex, MutexGuard};
 pub use deadlines::{TICK_MS, Tick};
 pub use entry::{Arriving, Generation, Key, Lesson, Sent, Summary};
 pub use kept::{REMEMBERED_MS, Remembered};
+pub use largest::Large;
 pub use life::{Judgement, State};
 pub use refs::SpanRef;
 pub use shard::{Known, Moment, Now, Shard, Taken};

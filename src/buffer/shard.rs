@@ -194,6 +194,7 @@ impl Shard {
         let Some(entry) = self.entries.get_mut(slot) else { return };
         entry.summary.fold(span, moment.generation);
         entry.unjudged += 1;
+        entry.bytes = entry.bytes.saturating_add(at.len());
         let bytes = entry.unjudged_bytes;
         entry.unjudged_bytes = bytes.saturating_add(at.len());
         if bytes < self.piece_bytes && entry.unjudged_bytes >= self.piece_bytes {

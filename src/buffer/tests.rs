@@ -456,4 +456,4 @@ fn no_request_overtakes_another_in_any_shard() {
 }
 
 /// At 8 spans of 690 bytes a trace, the index is 6 % of the log.
-const _: () = assert!(TRACE_BYTES <= 216 && SPAN_BYTES == 16);
+const _: () = assert!(TRACE_BYTES <= 224 && SPAN_BYTES == 16);

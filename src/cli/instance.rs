@@ -70,7 +70,7 @@ fn tell_addresses(addresses: &Addresses) {
         info!(%address, "listening for OTLP/HTTP");
     }
     if let Some(address) = addresses.telemetry {
-        info!(%address, "serving /metrics, /healthz, /readyz");
+        info!(%address, "serving /status, /metrics, /healthz, /readyz");
     }
 }
 

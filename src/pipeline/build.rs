@@ -23,6 +23,7 @@ use super::keeper::{Alarm, JudgeLoop, Judging, KeepLoop, KeeperTallies, Keeping}
 use super::metrics::PipelineMetrics;
 use super::recover::{self, Recovered};
 use super::state::{self, Saved, Snapshot};
+use super::status::StageStatus;
 use super::{Addresses, Lock, LogThread, Pipeline};
 use crate::buffer::{self, Buffer, Waits};
 use crate::config::{self, Config, available_memory};
@@ -34,6 +35,7 @@ use crate::log::{self, Disk, Memory, Storage, SyncMode, Writer, segment, storage
 use crate::proto::SegmentAttributes;
 use crate::receiver;
 use crate::sampler::{Policies, Slow};
+use crate::telemetry::status::History;
 use crate::telemetry::{Ledger, Readiness, Telemetry, admin};
 
 /// Bytes of either log that may wait to be written.
@@ -127,10 +129,20 @@ pub(super) async fn build(config: Config, settings: Settings) -> anyhow::Result<
     let keeping = Keeping::start(keep_loop, snapshots, input_highest, Alarm(failed.clone()))?;
     let judging = Judging::start(judge_loop, Alarm(failed))?;
     let receiver_metrics = Arc::new(receiver::Metrics::default());
-    receivers.spawn(bound.serve(intake.clone(), receiver_metrics.clone(), GRACE, stop));
+    receivers.spawn(bound.serve(intake.clone(), receiver_metrics.clone(), GRACE, stop.clone()));
     telemetry.register(engine.ledger.clone());
-    telemetry.register(receiver_metrics);
-    telemetry.register(Arc::new(metrics));
+    telemetry.register(receiver_metrics.clone());
+    let metrics = Arc::new(metrics);
+    telemetry.register(metrics.clone());
+    let status = Arc::new(StageStatus {
+        stages: metrics,
+        receiver: receiver_metrics,
+        readiness: readiness.clone(),
+        instance: place.instance,
+        history: History::default(),
+    });
+    telemetry.tell(status.clone());
+    receivers.spawn(note_every_second(status, stop));
     readiness.ready();
     Ok(Pipeline {
         addresses,
@@ -150,6 +162,17 @@ pub(super) async fn build(config: Config, settings: Settings) -> anyhow::Result<
         failure,
         _lock: place.lock,
     })
+}
+
+/// Rates need a past.
+async fn note_every_second(status: Arc<StageStatus>, mut stop: watch::Receiver<()>) {
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            _ = second.tick() => status.note(),
+            _ = stop.changed() => return,
+        }
+    }
 }
 
 impl Core {

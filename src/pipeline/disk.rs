@@ -36,6 +36,10 @@ impl DiskBudget {
         let _ = self.input.fetch_update(Relaxed, Relaxed, |input| Some(input.saturating_sub(bytes)));
     }
 
+    pub(super) fn limit(&self) -> u64 {
+        self.limit
+    }
+
     pub(super) fn input_bytes(&self) -> u64 {
         self.input.load(Relaxed)
     }

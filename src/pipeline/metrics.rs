@@ -33,10 +33,15 @@ impl Source for PipelineMetrics {
 }
 
 impl PipelineMetrics {
+    /// How much traffic the memory log holds.
+    pub(super) fn window_ms(&self) -> u64 {
+        let opened = self.engine.memory.oldest().map(|oldest| oldest.opened_ms());
+        opened.map_or(0, |opened| self.engine.clock.arrival_ms().saturating_sub(opened))
+    }
+
     fn window(&self, out: &mut Families) {
         let memory = &self.engine.memory;
-        let opened = memory.oldest().map(|oldest| oldest.opened_ms());
-        let age_ms = opened.map_or(0, |opened| self.engine.clock.arrival_ms().saturating_sub(opened));
+        let age_ms = self.window_ms();
         let help = "Seconds of traffic that the memory log holds.";
         out.gauge("tailwater_buffer_window_seconds", help, &[], age_ms as f64 / 1e3);
         let counts = self.engine.buffer.counts();

@@ -22,6 +22,7 @@ mod piece;
 mod recover;
 mod simulation;
 mod state;
+mod status;
 #[cfg(test)]
 mod testing;
 

@@ -1,12 +1,13 @@
-//! The admin endpoints: `/metrics`, `/healthz`, `/readyz`.
+//! The admin endpoints: `/metrics`, `/healthz`, `/readyz`, `/status`.
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
 
+use super::status::Status;
 use super::{Readiness, Telemetry};
 
 #[derive(Clone, Debug)]
@@ -21,6 +22,8 @@ pub fn router(telemetry: Telemetry, readiness: Readiness) -> Router {
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
+        .route("/status", get(status))
+        .route("/", get(|| async { Redirect::temporary("/status") }))
         .with_state(Shown { telemetry, readiness })
 }
 
@@ -45,6 +48,29 @@ async fn ready(State(shown): State<Shown>) -> Response {
     match shown.readiness.reason() {
         None => "ready\n".into_response(),
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
+    }
+}
+
+/// `?format=json`.
+#[derive(Debug, serde::Deserialize)]
+struct Form {
+    format: Option<String>,
+}
+
+/// A page, or JSON for who asks for it.
+async fn status(State(shown): State<Shown>, Query(form): Query<Form>, headers: HeaderMap) -> Response {
+    let early = || Status {
+        version: env!("CARGO_PKG_VERSION"),
+        unready: shown.readiness.reason(),
+        ..Status::default()
+    };
+    let status = shown.telemetry.status().unwrap_or_else(early);
+    let accepts = headers.get(header::ACCEPT).map(|value| value.as_bytes().starts_with(b"application/json"));
+    match form.format.as_deref() {
+        Some("json") => axum::Json(status).into_response(),
+        None if accepts == Some(true) => axum::Json(status).into_response(),
+        None | Some("html") => Html(status.page()).into_response(),
+        Some(_) => (StatusCode::BAD_REQUEST, "expected format=json or format=html\n").into_response(),
     }
 }
 
@@ -93,6 +119,18 @@ mod tests {
 
     #[tokio::test]
     async fn an_unknown_path_is_not_found() {
-        assert_eq!(get(router(Telemetry::new(), Readiness::new()), "/status").await.0, StatusCode::NOT_FOUND);
+        assert_eq!(get(router(Telemetry::new(), Readiness::new()), "/state").await.0, StatusCode::NOT_FOUND);
+    }
+
+    #[tokio::test]
+    async fn the_status_is_a_page_and_json_from_the_start() {
+        let router = router(Telemetry::new(), Readiness::new());
+        let (status, page) = get(router.clone(), "/status").await;
+        assert_eq!(status, StatusCode::OK);
+        assert!(page.contains("starting"), "{page}");
+        let (status, json) = get(router.clone(), "/status?format=json").await;
+        assert_eq!(status, StatusCode::OK);
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&json).unwrap()["unready"], "starting");
+        assert_eq!(get(router, "/status?format=xml").await.0, StatusCode::BAD_REQUEST);
     }
 }

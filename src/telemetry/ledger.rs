@@ -14,6 +14,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
+use serde::Serialize;
 
 use super::metrics::{Families, Source};
 use crate::trace::PolicyId;
@@ -47,7 +48,7 @@ impl Tally {
 }
 
 /// What one policy has decided, in spans and in judged units.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PolicyCounts {
     pub kept: u64,
     pub dropped: u64,
@@ -81,7 +82,7 @@ pub struct Ledger {
 }
 
 /// The terms of the equation at one moment, in spans.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Balance {
     pub accepted: u64,
     pub recovered: u64,
@@ -237,6 +238,10 @@ impl Ledger {
 
     pub fn rejected_by_cause(&self) -> Vec<(&'static str, u64)> {
         self.rejected.all()
+    }
+
+    pub fn lost_bytes_by_cause(&self) -> Vec<(&'static str, u64)> {
+        self.lost_bytes.all()
     }
 
     /// A verdict recovered from an older configuration may name a policy that is gone: it counts as none.

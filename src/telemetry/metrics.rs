@@ -11,6 +11,8 @@ use parking_lot::RwLock;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 
+use super::status::{Status, Tells};
+
 /// Something with counters to show.
 pub trait Source: Send + Sync {
     fn collect(&self, out: &mut Families);
@@ -108,6 +110,7 @@ fn pairs(labels: &[(&str, &str)]) -> Vec<LabelPair> {
 #[derive(Clone, Default)]
 pub struct Telemetry {
     sources: Arc<RwLock<Vec<Arc<dyn Source>>>>,
+    teller: Arc<RwLock<Option<Arc<dyn Tells>>>>,
 }
 
 impl Telemetry {
@@ -118,6 +121,17 @@ impl Telemetry {
     /// Shows this source from now on.
     pub fn register(&self, source: Arc<dyn Source>) {
         self.sources.write().push(source);
+    }
+
+    /// Who fills the status page from now on.
+    pub fn tell(&self, teller: Arc<dyn Tells>) {
+        *self.teller.write() = Some(teller);
+    }
+
+    /// How the process is doing; nothing until someone can tell.
+    pub fn status(&self) -> Option<Status> {
+        let teller = self.teller.read().clone();
+        teller.map(|teller| teller.status())
     }
 
     /// Asks every source.

@@ -106,7 +106,7 @@ pub struct Exporter {
 pub struct Trace {
     pub trace_id: String,
     pub tenant: String,
-    pub spans: u64,
+    /// Of the spans that came since it is in memory.
     pub bytes: u64,
     pub state: &'static str,
 }
