@@ -184,7 +184,7 @@ fn addresses(mut log: impl BufRead + Send + 'static) -> (String, String) {
         let address = said["address"].as_str().map(str::to_owned);
         match said["message"].as_str() {
             Some("listening for OTLP/gRPC") => grpc = address,
-            Some("serving /metrics, /healthz, /readyz") => telemetry = address,
+            Some("serving /status, /metrics, /healthz, /readyz") => telemetry = address,
             _ => (),
         }
     }

@@ -29,7 +29,7 @@ Examples:
 Ports (all of them on 127.0.0.1 unless configured):
   4317  OTLP/gRPC                     OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4317
   4318  OTLP/HTTP, protobuf and JSON  OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318
-  8888  /metrics, /healthz, /readyz
+  8888  /status, /metrics, /healthz, /readyz
 
 Environment:
   Values of the configuration file may name variables: ${NAME}, or ${NAME:-default}.

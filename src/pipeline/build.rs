@@ -35,8 +35,9 @@ use crate::log::{self, Disk, Memory, Storage, SyncMode, Writer, segment, storage
 use crate::proto::SegmentAttributes;
 use crate::receiver;
 use crate::sampler::{Policies, Slow};
+use crate::telemetry::metrics::Process;
 use crate::telemetry::status::History;
-use crate::telemetry::{Ledger, Readiness, Telemetry, admin};
+use crate::telemetry::{Ledger, Readiness, Telemetry, admin, ledger};
 
 /// Bytes of either log that may wait to be written.
 const QUEUE_BYTES: usize = 64 << 20;
@@ -97,6 +98,8 @@ pub(super) struct Core {
 
 pub(super) async fn build(config: Config, settings: Settings) -> anyhow::Result<Pipeline> {
     let telemetry = Telemetry::new();
+    let started_unix_seconds = settings.clock.arrival_ms() as f64 / 1e3;
+    telemetry.register(Arc::new(Process { started_unix_seconds }));
     let readiness = Readiness::new();
     let (failed, failure) = watch::channel(None);
     let place = Place::open(&*settings.storage, &config.data.path)?;
@@ -217,7 +220,7 @@ impl Core {
         engine.replayed(first);
         engine.buffer.recovered();
         tell(&recovered);
-        engine.ledger.lost_bytes("corrupt", recovered.lost_bytes);
+        engine.ledger.lost_bytes(ledger::CORRUPT, recovered.lost_bytes);
 
         let keep_loop = KeepLoop {
             disk: disk.clone(),

@@ -17,7 +17,7 @@ use crate::buffer::{Arriving, Batch, Buffer, Generation, Key, Moment, Now, SPAN_
 use crate::log::{Head, Memory, Record, SegmentHeader, StoredRecord, Writer};
 use crate::otlp::{self, Malformed, Outline, SpanFacts};
 use crate::sampler::{Policies, Slow};
-use crate::telemetry::Ledger;
+use crate::telemetry::{Ledger, ledger};
 use crate::trace::{Position, TenantId, Tenants, TooManyTenants};
 
 /// Kinds of records in the input log: a request, and one with strings that are not UTF-8. The others need not be
@@ -127,6 +127,9 @@ impl Engine {
         BATCH.with_borrow_mut(|batch| {
             let in_force = self.policies.load();
             let scanned = self.scan(tenant_id, body, &in_force.policies, batch)?;
+            if scanned.rejected > 0 {
+                self.ledger.rejected(ledger::INVALID, scanned.rejected.into());
+            }
             let mut stored = Stored {
                 end: None,
                 spans: batch.len() as u32,

@@ -24,6 +24,8 @@ const ROUND: usize = 512;
 pub(super) struct JudgeTallies {
     by_reason: [AtomicU64; Reason::ALL.len()],
     pub(super) rootless: AtomicU64,
+    /// Units of a root and nothing else. Many of them and many without a root: several instances get parts of one trace.
+    pub(super) lone_roots: AtomicU64,
     pub(super) upgrades: AtomicU64,
     pub(super) inconsistent: AtomicU64,
     /// Milliseconds from the opening of a trace to its judgement, summed.
@@ -34,8 +36,12 @@ impl JudgeTallies {
     fn judged(&self, candidate: &Candidate) {
         self.by_reason[candidate.reason as usize].fetch_add(1, Relaxed);
         self.waited_ms.fetch_add(candidate.age_ms, Relaxed);
-        if candidate.judgement == (Judgement::Unit { whole: false }) {
-            self.rootless.fetch_add(1, Relaxed);
+        match candidate.judgement {
+            Judgement::Unit { whole: false } => _ = self.rootless.fetch_add(1, Relaxed),
+            Judgement::Unit { whole: true } if candidate.unjudged == 1 => {
+                self.lone_roots.fetch_add(1, Relaxed);
+            }
+            _ => {}
         }
     }
 

@@ -46,7 +46,7 @@ use crate::config::Config;
 use crate::exporter::otlp::Stop as ExporterStop;
 use crate::exporter::outbox::Outbox;
 use crate::log::WriteFailed;
-use crate::telemetry::ledger::{Balance, PolicyCounts};
+use crate::telemetry::ledger::{self, Balance, PolicyCounts};
 use crate::telemetry::{Ledger, Readiness};
 use keeper::{Judging, Keeping};
 
@@ -158,6 +158,7 @@ impl Pipeline {
         let deadline = Instant::now() + within;
         self.close_ports(deadline).await;
         timeout_at(deadline, self.judging.stop()).await.map_err(|_| judge_waits())??;
+        self.lose_what_memory_held();
         let half = Instant::now() + within / 2;
         self.end_exporters(ExporterStop::Finish { deadline: half }, deadline).await;
         self.close_logs().await
@@ -178,6 +179,19 @@ impl Pipeline {
         let stats = self.stats();
         self.close_logs().await?;
         Ok(stats)
+    }
+
+    /// Without an input log nobody will judge what waits.
+    fn lose_what_memory_held(&self) {
+        let waiting = self.ledger.balance().buffered;
+        if self.engine.input.is_none() && waiting > 0 {
+            warn!(
+                spans = waiting,
+                "lost: they waited in memory alone (data.input: memory); drain would have judged them"
+            );
+            self.ledger.lost(ledger::STOPPED, waiting);
+            self.ledger.unbuffered(waiting);
+        }
     }
 
     /// Requests under way may end.

@@ -25,7 +25,17 @@ pub struct Tally {
     counts: Mutex<Vec<(&'static str, u64)>>,
 }
 
+/// Causes that are shown before they happen: spans that waited in memory alone when the process ended, and
+/// bytes of a log that nobody can read, and spans that are not OTLP.
+pub const STOPPED: &str = "stopped";
+pub const INVALID: &str = "invalid";
+pub const CORRUPT: &str = "corrupt";
+
 impl Tally {
+    fn of_causes(causes: &[&'static str]) -> Self {
+        Self { counts: Mutex::new(causes.iter().map(|cause| (*cause, 0)).collect()) }
+    }
+
     pub fn add(&self, cause: &'static str, n: u64) {
         let mut counts = self.counts.lock();
         match counts.iter_mut().find(|(known, _)| *known == cause) {
@@ -137,11 +147,11 @@ impl Ledger {
             gathered: AtomicU64::default(),
             taken: AtomicU64::default(),
             duplicate: AtomicU64::default(),
-            lost: Tally::default(),
+            lost: Tally::of_causes(&[STOPPED]),
             policies: (0..=names.len()).map(|_| PolicyBook::default()).collect(),
             names: names.iter().cloned().chain(["none".to_owned()]).collect(),
-            rejected: Tally::default(),
-            lost_bytes: Tally::default(),
+            rejected: Tally::of_causes(&[INVALID]),
+            lost_bytes: Tally::of_causes(&[CORRUPT]),
         }
     }
 
@@ -364,7 +374,7 @@ mod tests {
         ledger.unbuffered(2);
         ledger.kept(PolicyId(0), 1);
         assert_eq!(ledger.balance().difference(), 1);
-        ledger.lost("stopped", 1);
+        ledger.lost(STOPPED, 1);
         assert!(ledger.balance().balances());
     }
 

@@ -12,6 +12,7 @@ mod support;
 mod backend;
 mod bad_input;
 mod crash;
+mod monitoring;
 mod parquet;
 mod sdk;
 mod statistics;

@@ -123,7 +123,7 @@ impl Addresses {
         match message {
             "listening for OTLP/gRPC" => self.grpc = address.to_owned(),
             "listening for OTLP/HTTP" => self.http = address.to_owned(),
-            "serving /metrics, /healthz, /readyz" => self.telemetry = address.to_owned(),
+            "serving /status, /metrics, /healthz, /readyz" => self.telemetry = address.to_owned(),
             _ => (),
         }
     }
