@@ -145,8 +145,8 @@ impl Tells for StageStatus {
                 limit_bytes: budget.limit() as u64,
                 log_and_index_bytes: engine.memory.bytes() as u64,
                 in_flight_bytes: budget.in_flight() as u64,
-                traces: counts.traces as u64,
-                spans: counts.spans as u64,
+                traces: counts.traces,
+                spans: counts.spans,
             },
             disk: Disk {
                 limit_bytes: disk.limit(),
