@@ -38,21 +38,42 @@ impl Tick {
 }
 
 /// Slots in the order in which they are due. An item whose slot has another deadline by now is stale.
+///
+/// A wait that changes begins a new queue; what was pushed under the old one stays where it is.
 #[derive(Debug, Default)]
-pub(super) struct Deadlines(VecDeque<(Tick, u32)>);
+pub(super) struct Deadlines {
+    queue: VecDeque<(Tick, u32)>,
+    /// Of earlier waits; each goes when it is empty.
+    earlier: Vec<VecDeque<(Tick, u32)>>,
+}
 
 impl Deadlines {
     /// `due` must not lie before what was pushed last; if it does, it is put off to that.
     pub(super) fn push(&mut self, due: Tick, slot: u32) -> Tick {
-        let due = self.0.back().map_or(due, |(last, _)| due.max(*last));
-        self.0.push_back((due, slot));
+        let due = self.queue.back().map_or(due, |(last, _)| due.max(*last));
+        self.queue.push_back((due, slot));
         due
     }
 
     pub(super) fn pop_due(&mut self, now: Tick) -> Option<(Tick, u32)> {
-        let (due, _) = *self.0.front()?;
-        due.reached(now).then(|| self.0.pop_front())?
+        let earlier = self.earlier.iter_mut().find_map(|queue| pop(queue, now));
+        if earlier.is_none() && !self.earlier.is_empty() {
+            self.earlier.retain(|queue| !queue.is_empty());
+        }
+        earlier.or_else(|| pop(&mut self.queue, now))
     }
+
+    /// From here on the wait has another length.
+    pub(super) fn begin(&mut self) {
+        if !self.queue.is_empty() {
+            self.earlier.push(std::mem::take(&mut self.queue));
+        }
+    }
+}
+
+fn pop(queue: &mut VecDeque<(Tick, u32)>, now: Tick) -> Option<(Tick, u32)> {
+    let (due, _) = *queue.front()?;
+    due.reached(now).then(|| queue.pop_front())?
 }
 
 #[cfg(test)]
@@ -83,5 +104,21 @@ mod tests {
         let mut queue = Deadlines::default();
         queue.push(Tick(9), 1);
         assert_eq!(queue.push(Tick(8), 2), Tick(9));
+    }
+
+    #[test]
+    fn a_shorter_wait_overtakes_what_was_pushed_under_the_longer() {
+        let mut queue = Deadlines::default();
+        queue.push(Tick(60), 1);
+        queue.begin();
+        assert_eq!(queue.push(Tick(20), 2), Tick(20));
+        queue.begin();
+        queue.begin();
+        assert_eq!(queue.push(Tick(90), 3), Tick(90));
+        assert_eq!(queue.pop_due(Tick(20)), Some((Tick(20), 2)));
+        assert_eq!(queue.pop_due(Tick(20)), None);
+        assert_eq!(queue.pop_due(Tick(90)), Some((Tick(60), 1)));
+        assert_eq!(queue.pop_due(Tick(90)), Some((Tick(90), 3)));
+        assert!(queue.pop_due(Tick(90)).is_none() && queue.earlier.is_empty());
     }
 }

@@ -167,6 +167,11 @@ impl Buffer {
         Self { shards, hasher: settings.hasher() }
     }
 
+    /// Waits that begin from here on are these; those that run keep their length.
+    pub fn set_waits(&self, waits: Waits) {
+        (0..SHARDS).for_each(|shard| self.shard(shard).set_waits(waits));
+    }
+
     /// Where a span goes.
     #[inline]
     pub fn route(&self, key: Key, span: Arriving) -> Routed {

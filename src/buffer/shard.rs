@@ -121,6 +121,13 @@ impl Shard {
         }
     }
 
+    /// Waits that begin from here on are these; those that run keep their length.
+    pub(super) fn set_waits(&mut self, waits: Waits) {
+        self.waits = waits;
+        self.first_seen.begin();
+        self.rooted.begin();
+    }
+
     /// Traces with an entry.
     pub fn traces(&self) -> usize {
         self.entries.len()

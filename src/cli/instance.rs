@@ -7,6 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
 use super::Failure;
+use super::reload::{self, Follower};
 use crate::config::{Config, Loaded, OnShutdown, available_memory};
 use crate::pipeline::{Addresses, Pipeline};
 use crate::receiver;
@@ -75,15 +76,17 @@ fn tell_addresses(addresses: &Addresses) {
 }
 
 /// Runs until a signal asks for the end.
-pub(super) fn serve(config: Config) -> Result<(), Failure> {
+pub(super) fn serve(loaded: Loaded, follower: Option<Follower>) -> Result<(), Failure> {
     runtime()?.block_on(async {
         let mut signals = Signals::listen()?;
-        let (on_shutdown, drain_timeout) = (config.data.on_shutdown, config.data.drain_timeout.get());
-        let pipeline = Pipeline::build(config).await?;
+        let data = &loaded.config.data;
+        let (on_shutdown, drain_timeout) = (data.on_shutdown, data.drain_timeout.get());
+        let pipeline = Pipeline::build(loaded).await?;
         tell_addresses(&pipeline.addresses());
         tokio::select! {
             name = signals.end() => info!(signal = name, "shutting down"),
             error = pipeline.failed() => return Err(Failure::Other(error)),
+            failure = reload::follow(follower, &pipeline) => return Err(failure),
         }
         let end = async {
             match on_shutdown {
@@ -123,11 +126,11 @@ pub(super) fn drain(mut config: Config, deadline: Duration) -> Result<(), Failur
     })
 }
 
-/// The signals that end the process. SIGHUP is heard so that a closed terminal does not end it.
+/// The signals that end the process. SIGHUP is taken so that a closed terminal does not end it.
 pub(super) struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
-    hang_up: tokio::signal::unix::Signal,
+    _hang_up: tokio::signal::unix::Signal,
 }
 
 impl Signals {
@@ -135,18 +138,15 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
+            _hang_up: signal(SignalKind::hangup())?,
         })
     }
 
     /// The name of the next signal that asks for the end.
     pub(super) async fn end(&mut self) -> &'static str {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return "SIGTERM",
-                _ = self.interrupt.recv() => return "SIGINT",
-                _ = self.hang_up.recv() => warn!("a change of the configuration needs a restart"),
-            }
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
         }
     }
 }

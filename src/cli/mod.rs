@@ -6,6 +6,8 @@ mod check;
 mod demo;
 mod instance;
 mod print;
+mod reload;
+mod watch;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -17,6 +19,7 @@ use clap_complete::Shell;
 use crate::config::{self, Config, ConfigError};
 use crate::telemetry::logging::Format;
 use crate::units::HumanDuration;
+use reload::Follower;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -36,7 +39,9 @@ Environment:
   Credentials of S3, GCS and Azure are taken from their usual variables, such as AWS_ACCESS_KEY_ID.
 
 Signals:
-  SIGTERM and SIGINT end the process within seconds; the next start resumes where it stopped.";
+  SIGTERM and SIGINT end the process within seconds; the next start resumes where it stopped.
+  SIGHUP reads the file again, as every change of it does: policies, buffer.after_root and buffer.max_wait are in
+  force within two seconds. A file with a mistake, or with another key changed, changes nothing: see the log.";
 
 /// Tail sampling for OpenTelemetry traces.
 ///
@@ -142,7 +147,8 @@ impl Arguments {
         let loaded = self.load()?;
         instance::start_logging(&loaded.config.log)?;
         instance::announce(&loaded, &self.file_name());
-        instance::serve(loaded.config)
+        let follower = self.config.as_deref().map(|file| Follower::new(file, &loaded));
+        instance::serve(loaded, follower)
     }
 
     fn drain(self, data_dir: Option<PathBuf>, timeout: HumanDuration) -> Result<(), Failure> {
@@ -158,7 +164,7 @@ impl Arguments {
     fn load(&self) -> Result<config::Loaded, Failure> {
         let mut loaded = match &self.config {
             Some(file) => read(file)?,
-            None => config::Loaded { config: Config::default(), warnings: Vec::new() },
+            None => Config::default().into(),
         };
         let log = &mut loaded.config.log;
         if let Some(format) = self.log_format {

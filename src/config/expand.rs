@@ -155,7 +155,7 @@ fn in_block(before: &str) -> bool {
 }
 
 /// A double-quoted scalar.
-fn quoted(value: &str) -> String {
+pub(super) fn quoted(value: &str) -> String {
     let mut text = String::with_capacity(value.len() + 2);
     text.push('"');
     for c in value.chars() {

@@ -24,6 +24,14 @@ pub struct ConfigError {
     pub mistakes: Vec<Mistake>,
 }
 
+impl ConfigError {
+    /// About the file as a whole.
+    pub fn of_file(file: &str, message: impl Into<String>) -> Self {
+        let mistake = Mistake { line: 0, column: 0, message: message.into(), excerpt: None };
+        Self { file: file.to_owned(), mistakes: vec![mistake] }
+    }
+}
+
 impl std::error::Error for ConfigError {}
 
 impl fmt::Display for ConfigError {

@@ -4,6 +4,7 @@
 //! of every key ([`tree`]), and once into the types that the stages own. What neither can see alone (a wait
 //! shorter than another, a name given twice) is checked last ([`check`]).
 
+mod changes;
 mod check;
 mod expand;
 mod memory;
@@ -18,6 +19,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+pub use changes::Document;
 pub use check::Warning;
 pub use memory::available as available_memory;
 pub use mistake::{ConfigError, Mistake};
@@ -79,6 +81,7 @@ fn default_policies() -> Vec<PolicyConfig> {
 pub struct Loaded {
     pub config: Config,
     pub warnings: Vec<Warning>,
+    pub document: Document,
 }
 
 /// Reads a configuration; `path` is for messages only. `${NAME}` in a value is taken from the environment.
@@ -102,10 +105,11 @@ pub fn inspect_with(
     environment: HashMap<String, String>,
 ) -> Result<Loaded, ConfigError> {
     let source = Source { text };
-    let (config, document) = parse(source, &environment)
-        .map_err(|mistakes| ConfigError { file: path.display().to_string(), mistakes })?;
-    let warnings = check::warnings(&config, source, &document);
-    Ok(Loaded { config, warnings })
+    let file = path.display().to_string();
+    let (config, root) =
+        parse(source, &environment).map_err(|mistakes| ConfigError { file: file.clone(), mistakes })?;
+    let warnings = check::warnings(&config, source, &root);
+    Ok(Loaded { config, warnings, document: Document { file, text: text.to_owned(), root } })
 }
 
 fn parse(source: Source<'_>, environment: &HashMap<String, String>) -> Result<(Config, Node), Vec<Mistake>> {

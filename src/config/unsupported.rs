@@ -25,7 +25,6 @@ const ROWS: &[Row] = &[
     Row { path: "policies.*.keep", when: When::NotShare },
     Row { path: "policies.*.shadow", when: When::Present },
     Row { path: "receivers.kafka", when: When::Present },
-    Row { path: "reload", when: When::Present },
     Row { path: "**.randomness", when: When::Present },
 ];
 

@@ -22,11 +22,12 @@ use super::judge::{Judge, JudgeTallies};
 use super::keeper::{Alarm, JudgeLoop, Judging, KeepLoop, KeeperTallies, Keeping};
 use super::metrics::PipelineMetrics;
 use super::recover::{self, Recovered};
+use super::reload::{self, Reloads};
 use super::state::{self, Saved, Snapshot};
 use super::status::StageStatus;
 use super::{Addresses, Lock, LogThread, Pipeline};
-use crate::buffer::{self, Buffer, Waits};
-use crate::config::{self, Config, available_memory};
+use crate::buffer::{self, Buffer};
+use crate::config::{self, Config, Loaded, available_memory};
 use crate::exporter::otlp::Stop as ExporterStop;
 use crate::exporter::outbox::{self, Outbox};
 use crate::exporter::{otlp, parquet};
@@ -96,7 +97,8 @@ pub(super) struct Core {
     pub(super) outbox_thread: LogThread,
 }
 
-pub(super) async fn build(config: Config, settings: Settings) -> anyhow::Result<Pipeline> {
+pub(super) async fn build(loaded: Loaded, settings: Settings) -> anyhow::Result<Pipeline> {
+    let config = &loaded.config;
     let telemetry = Telemetry::new();
     let started_unix_seconds = settings.clock.arrival_ms() as f64 / 1e3;
     telemetry.register(Arc::new(Process { started_unix_seconds }));
@@ -106,13 +108,13 @@ pub(super) async fn build(config: Config, settings: Settings) -> anyhow::Result<
     // The admin port answers while the rest comes up.
     let (receiving, stop) = watch::channel(());
     let mut receivers = JoinSet::new();
-    let admin = serve_admin(&config, &telemetry, &readiness, stop.clone(), &mut receivers).await?;
+    let admin = serve_admin(config, &telemetry, &readiness, stop.clone(), &mut receivers).await?;
     readiness.unready("recovering");
 
-    let core = Core::open(&config, &place, &settings, &failed)?;
+    let core = Core::open(config, &place, &settings, &failed)?;
     let (exporting, exporter_stop) = watch::channel(ExporterStop::Run);
     let exporters =
-        start_exporters(&config, &settings.storage, &place, &core.outbox, &exporter_stop, settings.seed)?;
+        start_exporters(config, &settings.storage, &place, &core.outbox, &exporter_stop, settings.seed)?;
     let metrics = core.metrics();
     let Core {
         engine,
@@ -146,9 +148,12 @@ pub(super) async fn build(config: Config, settings: Settings) -> anyhow::Result<
     });
     telemetry.tell(status.clone());
     receivers.spawn(note_every_second(status, stop));
+    let reloads = Arc::new(Reloads::new(loaded, engine.clock.arrival_ms()));
+    telemetry.register(reloads.clone());
     readiness.ready();
     Ok(Pipeline {
         addresses,
+        reloads,
         ledger: engine.ledger.clone(),
         engine,
         outbox,
@@ -211,6 +216,7 @@ impl Core {
             tallies: tallies.clone(),
             hindsight_ms: config.buffer.hindsight.as_millis(),
             input_highest: first,
+            ordered: Arc::default(),
         };
         take_up(&engine, &saved);
         disk.grew(input_bytes(&**storage, &place.input)?);
@@ -396,11 +402,7 @@ fn engine(
     let policies = Policies::compile(&config.policies, 0)?;
     let segment_bytes = log::memory::SEGMENT_BYTES.min(memory_limit / SEGMENT_SHARE);
     let remembered = REMEMBERED_MAX.min(memory_limit / REMEMBERED_SHARE / buffer::REMEMBERED_BYTES);
-    let waits = Waits {
-        after_root_ms: config.buffer.after_root.as_millis(),
-        max_wait_ms: config.buffer.max_wait.as_millis(),
-        hindsight_ms: config.buffer.hindsight.as_millis(),
-    };
+    let waits = reload::waits(&config.buffer);
     let buffer = Buffer::new(&buffer::Settings {
         waits,
         piece_bytes: super::piece::PIECE_BYTES_MAX as u32,

@@ -13,7 +13,9 @@ use parking_lot::{Mutex, RwLock};
 use uuid::Uuid;
 
 use super::clock::Clock;
-use crate::buffer::{Arriving, Batch, Buffer, Generation, Key, Moment, Now, SPAN_BYTES, TRACE_BYTES, Taken};
+use crate::buffer::{
+    Arriving, Batch, Buffer, Generation, Key, Moment, Now, SPAN_BYTES, TRACE_BYTES, Taken, Waits,
+};
 use crate::log::{Head, Memory, Record, SegmentHeader, StoredRecord, Writer};
 use crate::otlp::{self, Malformed, Outline, SpanFacts};
 use crate::sampler::{Policies, Slow};
@@ -54,7 +56,7 @@ pub struct Engine {
     pub clock: Arc<dyn Clock>,
     /// None: `data.input: memory`.
     pub input: Option<Arc<Writer>>,
-    pub max_wait_ms: u64,
+    pub max_wait_ms: AtomicU64,
     instance: Uuid,
     tenants: RwLock<Tenants>,
     /// Held from the place in the log to the first shard of the index: positions are handed out, written
@@ -104,12 +106,21 @@ impl Engine {
             tallies: Tallies::default(),
             clock,
             input,
-            max_wait_ms,
+            max_wait_ms: AtomicU64::new(max_wait_ms),
             instance,
             tenants: RwLock::default(),
             order: Mutex::default(),
             indexed: AtomicU64::default(),
         }
+    }
+
+    /// Puts other policies and waits in force. To be called between judgements: verdicts under the old ones are counted.
+    pub(super) fn reload(&self, in_force: InForce, waits: Waits) {
+        self.slow.set_percentiles(&in_force.policies.percentiles());
+        self.ledger.begin(in_force.policies.names());
+        self.buffer.set_waits(waits);
+        self.max_wait_ms.store(waits.max_wait_ms, Ordering::Relaxed);
+        self.policies.store(Arc::new(in_force));
     }
 
     /// Stores and indexes a request. It is safe to acknowledge when the input log has written up to

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -16,6 +16,7 @@ use super::budget::Budget;
 use super::disk::DiskBudget;
 use super::engine::Engine;
 use super::judge::Judge;
+use super::reload::Change;
 use super::state::{Highest, Snapshot};
 use crate::exporter::outbox::Outbox;
 use crate::log::{Storage, segment};
@@ -60,12 +61,15 @@ enum Order {
     Stop(oneshot::Sender<()>),
     /// Judge everything, then nothing any more.
     Drain(oneshot::Sender<()>),
+    /// Judge by other policies from now on.
+    Reload(Box<Change>, oneshot::Sender<()>),
 }
 
 /// The judge's thread.
 #[derive(Debug)]
 pub(super) struct Judging {
     orders: Sender<Order>,
+    ordered: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -81,41 +85,60 @@ pub(super) struct JudgeLoop {
     pub(super) tallies: Arc<KeeperTallies>,
     pub(super) hindsight_ms: u64,
     pub(super) input_highest: u32,
+    /// An order waits: a long round of judgements ends early.
+    pub(super) ordered: Arc<AtomicBool>,
 }
 
 impl Judging {
     pub(super) fn start(judge_loop: JudgeLoop, alarm: Alarm) -> std::io::Result<Self> {
         let (orders, received) = mpsc::channel();
+        let ordered = judge_loop.ordered.clone();
         let judge = move || {
             let _alarm = alarm;
             judge_loop.run(&received);
         };
         let thread = thread::Builder::new().name("judge".to_owned()).spawn(judge)?;
-        Ok(Self { orders, thread: Some(thread) })
+        Ok(Self { orders, ordered, thread: Some(thread) })
     }
 
     pub(super) async fn stop(&mut self) -> anyhow::Result<()> {
-        self.order(Order::Stop).await
+        self.order(Order::Stop).await?;
+        self.joined()
     }
 
     pub(super) async fn drain(&mut self) -> anyhow::Result<()> {
-        self.order(Order::Drain).await
+        self.order(Order::Drain).await?;
+        self.joined()
     }
 
-    async fn order(&mut self, order: fn(oneshot::Sender<()>) -> Order) -> anyhow::Result<()> {
+    /// Returns when the change is in force.
+    pub(super) async fn reload(&self, change: Change) -> anyhow::Result<()> {
+        self.order(|done| Order::Reload(Box::new(change), done)).await
+    }
+
+    async fn order(&self, order: impl FnOnce(oneshot::Sender<()>) -> Order) -> anyhow::Result<()> {
         let (done, when_done) = oneshot::channel();
-        let died = || anyhow!("the judge has died");
+        self.ordered.store(true, Relaxed);
         self.orders.send(order(done)).map_err(|_| died())?;
-        when_done.await.map_err(|_| died())?;
+        when_done.await.map_err(|_| died())
+    }
+
+    fn joined(&mut self) -> anyhow::Result<()> {
         self.thread.take().map_or(Ok(()), |thread| thread.join().map_err(|_| died()))
     }
+}
+
+fn died() -> anyhow::Error {
+    anyhow!("the judge has died")
 }
 
 impl JudgeLoop {
     fn run(self, orders: &Receiver<Order>) {
         let mut state_due_ms = STATE_FIRST_MS;
         loop {
-            match orders.recv_timeout(JUDGE_EVERY) {
+            let order = orders.recv_timeout(JUDGE_EVERY);
+            self.ordered.store(false, Relaxed);
+            match order {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
                 Ok(Order::Stop(done)) => {
@@ -127,6 +150,10 @@ impl JudgeLoop {
                     let _ = done.send(());
                     return;
                 }
+                Ok(Order::Reload(change, done)) => {
+                    change.apply(&self.engine);
+                    let _ = done.send(());
+                }
             }
             self.turn(&mut state_due_ms);
         }
@@ -136,7 +163,7 @@ impl JudgeLoop {
     /// snapshot is taken when it is due.
     pub(super) fn turn(&self, state_due_ms: &mut u64) {
         if self.disk_has_room() {
-            self.judge.judge_due(|| self.disk_has_room());
+            self.judge.judge_due(|| !self.ordered.load(Relaxed) && self.disk_has_room());
             self.relieve();
         }
         self.engine.slow.publish(self.engine.clock.arrival_ms());
@@ -170,7 +197,7 @@ impl JudgeLoop {
     pub(super) fn relieve(&self) {
         while let Some(oldest) = self.engine.memory.oldest().filter(|_| self.engine.memory.len() > 1) {
             let idle_ms = self.engine.clock.arrival_ms().saturating_sub(oldest.last_arrival_ms());
-            let outlived = idle_ms > self.hindsight_ms + self.engine.max_wait_ms;
+            let outlived = idle_ms > self.hindsight_ms + self.engine.max_wait_ms.load(Relaxed);
             if !outlived && self.budget.excess() == 0 {
                 return;
             }

@@ -20,6 +20,7 @@ mod keeper;
 mod metrics;
 mod piece;
 mod recover;
+mod reload;
 mod simulation;
 mod state;
 mod status;
@@ -40,9 +41,10 @@ use tracing::{info, warn};
 pub use build::Settings;
 pub use clock::{Clock, SystemClock};
 pub use engine::{Engine, MESSAGE_BYTES_MAX, Parts, Stored, Unstored};
+pub use reload::Refused;
 pub use simulation::Simulation;
 
-use crate::config::Config;
+use crate::config::{ConfigError, Loaded};
 use crate::exporter::otlp::Stop as ExporterStop;
 use crate::exporter::outbox::Outbox;
 use crate::log::WriteFailed;
@@ -95,6 +97,7 @@ impl std::fmt::Debug for Lock {
 pub struct Pipeline {
     addresses: Addresses,
     engine: Arc<Engine>,
+    reloads: Arc<reload::Reloads>,
     outbox: Arc<Outbox>,
     ledger: Arc<Ledger>,
     readiness: Readiness,
@@ -115,8 +118,15 @@ pub struct Pipeline {
 
 impl Pipeline {
     /// Opens every file, recovers, binds every port, and takes requests.
-    pub async fn build(config: Config) -> anyhow::Result<Self> {
-        build::build(config, Settings::default()).await
+    pub async fn build(config: impl Into<Loaded>) -> anyhow::Result<Self> {
+        build::build(config.into(), Settings::default()).await
+    }
+
+    /// Puts the policies and waits of a changed file in force, and nothing of it if anything in it is refused.
+    /// Returns the number of the load.
+    pub async fn reload(&self, read: Result<Loaded, ConfigError>) -> Result<u64, Refused> {
+        let apply = async |change| self.judging.reload(change).await;
+        reload::reload(&self.reloads, &self.engine, read, apply).await
     }
 
     pub fn addresses(&self) -> Addresses {
@@ -137,7 +147,7 @@ impl Pipeline {
         });
         Stats {
             balance: self.ledger.balance(),
-            policies: policies.into_iter().map(|(name, counts)| (name.to_owned(), counts)).collect(),
+            policies,
             operations: operations.collect(),
             exporters: exporters.collect(),
         }

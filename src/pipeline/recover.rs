@@ -9,6 +9,7 @@ use std::collections::hash_map::Entry;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use tracing::warn;
 
@@ -105,7 +106,7 @@ pub(super) fn replay(
     while let Some(item) = reader.next()? {
         match item {
             ReadItem::Record(record) if matches!(record.kind, KIND_REQUEST | KIND_REQUEST_NOT_UTF8) => {
-                let age_ms = now.ms.saturating_sub(record.arrival_ms).min(engine.max_wait_ms);
+                let age_ms = now.ms.saturating_sub(record.arrival_ms).min(engine.max_wait_ms.load(Relaxed));
                 let stored = engine.memory.restore(record.at, record.bytes, record.arrival_ms);
                 // A verdict is as old as it was when the span came.
                 let then = Now { ms: record.arrival_ms, ..now };

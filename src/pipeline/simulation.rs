@@ -11,8 +11,9 @@ use tokio::sync::watch;
 use super::build::{Core, Place};
 use super::engine::Engine;
 use super::keeper::STATE_FIRST_MS;
+use super::reload::Reloads;
 use super::{Settings, joined};
-use crate::config::Config;
+use crate::config::{Config, ConfigError, Loaded};
 use crate::exporter::outbox::Outbox;
 use crate::receiver::{Accepted, Intake as _, Rejection};
 use crate::telemetry::Telemetry;
@@ -21,6 +22,7 @@ use crate::telemetry::Telemetry;
 pub struct Simulation {
     core: Core,
     telemetry: Telemetry,
+    reloads: Arc<Reloads>,
     state_due_ms: u64,
     failure: watch::Receiver<Option<String>>,
     _place: Place,
@@ -35,14 +37,22 @@ impl Simulation {
         let telemetry = Telemetry::new();
         telemetry.register(core.engine.ledger.clone());
         telemetry.register(Arc::new(core.metrics()));
+        let reloads = Arc::new(Reloads::new(config.clone().into(), core.engine.clock.arrival_ms()));
+        telemetry.register(reloads.clone());
         core.engine.clock.start();
-        Ok(Self { core, telemetry, state_due_ms: STATE_FIRST_MS, failure, _place: place })
+        Ok(Self { core, telemetry, reloads, state_due_ms: STATE_FIRST_MS, failure, _place: place })
     }
 
     /// What a port does with a request.
     pub async fn receive(&self, tenant: &str, body: Bytes) -> Result<Accepted, Rejection> {
         let room = self.core.intake.admit(body.len())?;
         self.core.intake.receive(room, tenant, body).await
+    }
+
+    /// What an instance does when its file has changed.
+    pub fn reload(&mut self, read: Result<Loaded, ConfigError>) -> Result<u64, ConfigError> {
+        self.reloads.prepare(read.as_ref())?.apply(&self.core.engine);
+        Ok(self.reloads.done(read?, self.core.engine.clock.arrival_ms()))
     }
 
     /// What the threads of an instance do many times a second: what is due is judged, segments retire, and

@@ -48,7 +48,7 @@ impl StageStatus {
 
     fn policies(&self) -> Vec<Policy> {
         let by_policy = self.stages.engine.ledger.by_policy();
-        by_policy.into_iter().map(|(name, counts)| Policy { name: name.to_owned(), counts }).collect()
+        by_policy.into_iter().map(|(name, counts)| Policy { name, counts }).collect()
     }
 
     fn judged(&self) -> Judged {

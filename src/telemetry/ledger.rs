@@ -7,13 +7,16 @@
 //! Exact, in spans. Every term is counted where it happens, none is derived from the others, so a balance
 //! says something. Terms are read one by one: a balance is exact while nothing moves.
 //!
+//! Books go by the names of policies: a reload takes over those of policies that stay and keeps those of policies
+//! that go, so that no total is ever lowered.
+//!
 //! Beside the equation: spans rejected by partial success and bytes that could not be read back. The receiver
 //! counts what it refuses, and each exporter keeps a book of its own.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use parking_lot::Mutex;
+use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard};
 use serde::Serialize;
 
 use super::metrics::{Families, Source};
@@ -66,12 +69,74 @@ pub struct PolicyCounts {
     pub dropped_units: u64,
 }
 
+/// Books of policies that are gone kept under their own names.
+const REMOVED_MAX: usize = 1_000;
+/// The name under which the oldest of them are added up beyond that.
+const REMOVED: &str = "(removed)";
+
 #[derive(Debug, Default)]
 struct PolicyBook {
+    name: String,
     kept: AtomicU64,
     dropped: AtomicU64,
     kept_units: AtomicU64,
     dropped_units: AtomicU64,
+}
+
+impl PolicyBook {
+    fn of(name: &str) -> Self {
+        Self { name: name.to_owned(), ..Self::default() }
+    }
+
+    fn counts(&self) -> PolicyCounts {
+        PolicyCounts {
+            kept: self.kept.load(Relaxed),
+            dropped: self.dropped.load(Relaxed),
+            kept_units: self.kept_units.load(Relaxed),
+            dropped_units: self.dropped_units.load(Relaxed),
+        }
+    }
+
+    fn add(&self, other: &Self) {
+        let counts = other.counts();
+        self.kept.fetch_add(counts.kept, Relaxed);
+        self.dropped.fetch_add(counts.dropped, Relaxed);
+        self.kept_units.fetch_add(counts.kept_units, Relaxed);
+        self.dropped_units.fetch_add(counts.dropped_units, Relaxed);
+    }
+}
+
+/// The books of policies, by name.
+#[derive(Debug)]
+struct PolicyBooks {
+    /// In the order of their identities.
+    in_force: Vec<PolicyBook>,
+    /// Of units that no policy matched.
+    none: PolicyBook,
+    /// Of policies that a reload has removed, the last removed first.
+    removed: Vec<PolicyBook>,
+    /// Of those removed before them.
+    older: Option<PolicyBook>,
+}
+
+impl PolicyBooks {
+    fn begin(&mut self, names: &[String]) {
+        let mut known: Vec<_> = self.in_force.drain(..).chain(self.removed.drain(..)).collect();
+        let mut book = |name: &String| {
+            let at = known.iter().position(|book| book.name == *name);
+            at.map_or_else(|| PolicyBook::of(name), |at| known.remove(at))
+        };
+        self.in_force = names.iter().map(&mut book).collect();
+        for oldest in known.drain(REMOVED_MAX.min(known.len())..) {
+            self.older.get_or_insert_with(|| PolicyBook::of(REMOVED)).add(&oldest);
+        }
+        self.removed = known;
+    }
+
+    /// Those in force first, `none` last.
+    fn all(&self) -> impl Iterator<Item = &PolicyBook> {
+        self.in_force.iter().chain(&self.removed).chain(&self.older).chain([&self.none])
+    }
 }
 
 /// The books of one process life. Verbs add; nothing is ever lowered but what is buffered.
@@ -84,9 +149,8 @@ pub struct Ledger {
     taken: AtomicU64,
     duplicate: AtomicU64,
     lost: Tally,
-    /// One for each policy, and the last for units that no policy matched.
-    policies: Vec<PolicyBook>,
-    names: Vec<String>,
+    /// Written by a reload alone.
+    policies: RwLock<PolicyBooks>,
     rejected: Tally,
     lost_bytes: Tally,
 }
@@ -140,6 +204,12 @@ impl fmt::Display for Balance {
 impl Ledger {
     /// Books for policies with these names, in the order of their identities.
     pub fn new(names: &[String]) -> Self {
+        let policies = PolicyBooks {
+            in_force: names.iter().map(|name| PolicyBook::of(name)).collect(),
+            none: PolicyBook::of("none"),
+            removed: Vec::new(),
+            older: None,
+        };
         Self {
             accepted: AtomicU64::default(),
             recovered: AtomicU64::default(),
@@ -148,11 +218,16 @@ impl Ledger {
             taken: AtomicU64::default(),
             duplicate: AtomicU64::default(),
             lost: Tally::of_causes(&[STOPPED]),
-            policies: (0..=names.len()).map(|_| PolicyBook::default()).collect(),
-            names: names.iter().cloned().chain(["none".to_owned()]).collect(),
+            policies: RwLock::new(policies),
             rejected: Tally::of_causes(&[INVALID]),
             lost_bytes: Tally::of_causes(&[CORRUPT]),
         }
+    }
+
+    /// Other policies are in force: one that has the name of an earlier one goes on in its book, and the books of
+    /// those that are gone stay. Verdicts by the identities of the old ones must be counted before.
+    pub fn begin(&self, names: &[String]) {
+        self.policies.write().begin(names);
     }
 
     /// Spans of a request that this process accepts; before they can be judged.
@@ -220,8 +295,9 @@ impl Ledger {
     pub fn balance(&self) -> Balance {
         // What is taken is read before what is gathered: the difference is never below 0.
         let taken = self.taken.load(Relaxed);
+        let policies = self.policies.read();
         let sum = |term: fn(&PolicyBook) -> &AtomicU64| {
-            self.policies.iter().map(|book| term(book).load(Relaxed)).sum::<u64>()
+            policies.all().map(|book| term(book).load(Relaxed)).sum::<u64>()
         };
         Balance {
             kept: sum(|book| &book.kept),
@@ -235,15 +311,9 @@ impl Ledger {
         }
     }
 
-    /// Policies by name with what they have decided, `none` last.
-    pub fn by_policy(&self) -> Vec<(&str, PolicyCounts)> {
-        let counts = |book: &PolicyBook| PolicyCounts {
-            kept: book.kept.load(Relaxed),
-            dropped: book.dropped.load(Relaxed),
-            kept_units: book.kept_units.load(Relaxed),
-            dropped_units: book.dropped_units.load(Relaxed),
-        };
-        self.names.iter().map(String::as_str).zip(self.policies.iter().map(counts)).collect()
+    /// Policies by name with what they have decided: those in force, those that a reload has removed, `none`.
+    pub fn by_policy(&self) -> Vec<(String, PolicyCounts)> {
+        self.policies.read().all().map(|book| (book.name.clone(), book.counts())).collect()
     }
 
     pub fn rejected_by_cause(&self) -> Vec<(&'static str, u64)> {
@@ -254,10 +324,11 @@ impl Ledger {
         self.lost_bytes.all()
     }
 
-    /// A verdict recovered from an older configuration may name a policy that is gone: it counts as none.
-    fn book(&self, policy: PolicyId) -> &PolicyBook {
-        let last = self.policies.len() - 1;
-        &self.policies[usize::from(policy.0).min(last)]
+    /// A verdict under an older configuration may name a policy that is gone: it counts as none.
+    fn book(&self, policy: PolicyId) -> MappedRwLockReadGuard<'_, PolicyBook> {
+        RwLockReadGuard::map(self.policies.read(), |books| {
+            books.in_force.get(usize::from(policy.0)).unwrap_or(&books.none)
+        })
     }
 }
 
@@ -297,6 +368,7 @@ impl Source for Ledger {
 impl Ledger {
     fn collect_policies(&self, out: &mut Families) {
         for (name, counts) in self.by_policy() {
+            let name = name.as_str();
             let label = [("policy", name)];
             out.counter("tailwater_sampler_kept_spans_total", "Spans that leave.", &label, counts.kept);
             out.counter(
@@ -384,6 +456,50 @@ mod tests {
         ledger.dropped(PolicyId::NONE, 7);
         ledger.dropped(PolicyId(2), 1);
         let none = ledger.by_policy().pop().unwrap();
-        assert_eq!((none.0, none.1.dropped), ("none", 8));
+        assert_eq!((none.0.as_str(), none.1.dropped), ("none", 8));
+    }
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|&name| name.to_owned()).collect()
+    }
+
+    fn kept_by(ledger: &Ledger) -> Vec<(String, u64)> {
+        ledger.by_policy().into_iter().map(|(name, counts)| (name, counts.kept)).collect()
+    }
+
+    fn expected(rows: &[(&str, u64)]) -> Vec<(String, u64)> {
+        rows.iter().map(|&(name, kept)| (name.to_owned(), kept)).collect()
+    }
+
+    #[test]
+    fn a_reload_lowers_no_total() {
+        let ledger = ledger();
+        ledger.accepted(10);
+        ledger.kept(PolicyId(0), 3);
+        ledger.kept(PolicyId(1), 7);
+        ledger.begin(&names(&["slow", "rest"]));
+        ledger.accepted(2);
+        ledger.kept(PolicyId(0), 1);
+        ledger.kept(PolicyId(1), 1);
+        assert_eq!(kept_by(&ledger), expected(&[("slow", 1), ("rest", 8), ("errors", 3), ("none", 0)]));
+        ledger.begin(&names(&["errors"]));
+        ledger.kept(PolicyId(0), 1);
+        ledger.accepted(1);
+        assert_eq!(kept_by(&ledger), expected(&[("errors", 4), ("slow", 1), ("rest", 8), ("none", 0)]));
+        assert!(ledger.balance().balances(), "{}", ledger.balance());
+    }
+
+    #[test]
+    fn books_of_removed_policies_are_bounded_and_add_up() {
+        let ledger = Ledger::new(&names(&["p"]));
+        let rounds = REMOVED_MAX as u64 + 10;
+        for round in 0..rounds {
+            ledger.kept(PolicyId(0), 1);
+            ledger.begin(&[format!("p{round}")]);
+        }
+        assert_eq!(ledger.balance().kept, rounds);
+        let rows = kept_by(&ledger);
+        assert_eq!(rows.len(), REMOVED_MAX + 3);
+        assert!(rows.contains(&(REMOVED.to_owned(), 10)), "{rows:?}");
     }
 }

@@ -524,6 +524,8 @@ fn counter(name: &str, outcome: &Outcome) -> anyhow::Result<f64> {
         "late_spans" => sum(&["tailwater_buffer_late_spans_total"]),
         "upgrades" => sum(&["tailwater_sampler_upgrades_total"]),
         "spans_inconsistent" => sum(&["tailwater_sampler_inconsistent_spans_total"]),
+        "reloads_accepted" => sum(&["tailwater_config_reloads_total", "outcome=\"accepted\""]),
+        "reloads_refused" => sum(&["tailwater_config_reloads_total", "outcome=\"refused\""]),
         "strings_replaced" => sum(&["tailwater_receiver_strings_replaced_total"]),
         _ => anyhow::bail!("counter {name} is unknown"),
     })

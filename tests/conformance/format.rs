@@ -45,10 +45,10 @@ pub struct Action {
     pub at: f64,
     #[serde(rename = "do")]
     pub what: What,
-    #[serde(rename = "tailwater")]
-    _tailwater: Option<Value>,
-    #[serde(rename = "outcome")]
-    _outcome: Option<String>,
+    /// What the file holds from now on.
+    pub tailwater: Option<Value>,
+    /// `refused`, of a reload.
+    pub outcome: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
+use anyhow::Context;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message;
 use tailwater::buffer::{Key, State};
-use tailwater::config::Config;
+use tailwater::config::{self, Config};
 use tailwater::exporter::outbox::Tail;
 use tailwater::log::SimDisk;
 use tailwater::pipeline::{Clock, Settings, Simulation};
@@ -238,7 +239,19 @@ impl Run {
                 }
                 self.turn()?;
             }
-            What::Reload => anyhow::bail!("reload is not part of this version"),
+            What::Reload => self.reload(action)?,
+        }
+        Ok(())
+    }
+
+    fn reload(&mut self, action: &Action) -> anyhow::Result<()> {
+        let text =
+            settings::text(action.tailwater.as_ref().context("a reload names the file's content")?).text;
+        let life = self.life.as_mut().context("a reload needs a running process")?;
+        let reloaded = life.instance.reload(config::inspect(&text, "scenario.yaml".as_ref()));
+        match (&reloaded, action.outcome.as_deref()) {
+            (Ok(_), None) | (Err(_), Some("refused")) => {}
+            _ => self.fault(format!("the reload gave {reloaded:?} instead of {:?}", action.outcome)),
         }
         Ok(())
     }

@@ -5,7 +5,6 @@ const STREAM: &str = "the units of a stream are not built: a trace without a roo
 const SPANSETS: &str = "several spansets, structure and aggregates are not built";
 const BUDGETS: &str = "budgets and formulas are not built";
 const SHADOW: &str = "shadow policies are not built";
-const RELOAD: &str = "reload is not built";
 const ROOT: &str = "buffer.root is not built";
 
 pub const SKIPPED: &[(&str, &str)] = &[
@@ -53,8 +52,5 @@ pub const SKIPPED: &[(&str, &str)] = &[
     ("each key has a budget of its own", BUDGETS),
     ("a late span without news does not draw again from a budget that has room by then", BUDGETS),
     ("a shadow policy is counted and never applied", SHADOW),
-    ("a new file of policies decides what is still pending, and a bad file changes nothing", RELOAD),
-    ("a reload changes the waits of what comes after it, and what needs a restart is refused", RELOAD),
-    ("after a reload a trace with a shorter wait overtakes those that wait longer", RELOAD),
     ("a span below a root that goes elsewhere can be named a root", ROOT),
 ];

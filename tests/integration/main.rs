@@ -14,5 +14,6 @@ mod bad_input;
 mod crash;
 mod monitoring;
 mod parquet;
+mod reload;
 mod sdk;
 mod statistics;

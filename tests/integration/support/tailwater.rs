@@ -239,6 +239,23 @@ impl Tailwater {
         format!("http://{}", self.addresses().telemetry)
     }
 
+    pub fn config_file(&self) -> PathBuf {
+        self.folder.path().join("tailwater.yaml")
+    }
+
+    /// The text of its configuration.
+    pub fn config(&self) -> String {
+        std::fs::read_to_string(self.config_file()).unwrap()
+    }
+
+    /// Waits until a line of the log has this text.
+    pub async fn says(&self, text: &str) {
+        eventually(&format!("the log says {text}"), Duration::from_secs(10), async || {
+            self.log.lock().unwrap().iter().any(|line| line.contains(text)).then_some(())
+        })
+        .await;
+    }
+
     pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
