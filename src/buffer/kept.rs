@@ -66,6 +66,11 @@ impl KeptMemory {
         (now_ms.saturating_sub(trace.judged_ms) < REMEMBERED_MS).then_some(trace)
     }
 
+    /// Looks without taking it out.
+    pub(super) fn get(&self, key: &Key) -> Option<&Remembered> {
+        self.traces.get(key)
+    }
+
     /// Lets go of what is older than a day.
     pub(super) fn expire(&mut self, now_ms: u64) {
         while self.order.front().is_some_and(|(at, _)| now_ms.saturating_sub(*at) >= REMEMBERED_MS) {

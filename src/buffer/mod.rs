@@ -13,6 +13,7 @@ mod kept;
 mod largest;
 mod life;
 mod refs;
+mod seen;
 mod shard;
 mod slots;
 mod snapshot;
@@ -29,6 +30,7 @@ pub use kept::{REMEMBERED_MS, Remembered};
 pub use largest::Large;
 pub use life::{Judgement, State};
 pub use refs::SpanRef;
+pub use seen::{Live, Seen};
 pub use shard::{Known, Moment, Now, Shard, Taken};
 pub use snapshot::{Candidate, Reachable, Settled, Settlement};
 

@@ -219,7 +219,7 @@ impl Shard {
         }
     }
 
-    fn find(&self, key: &Key, hash: u32) -> Option<u32> {
+    pub(super) fn find(&self, key: &Key, hash: u32) -> Option<u32> {
         let same = |bucket: &Bucket| {
             bucket.hash == hash && self.entries.get(bucket.slot).is_some_and(|entry| entry.key == *key)
         };

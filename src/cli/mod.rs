@@ -8,6 +8,7 @@ mod instance;
 mod print;
 mod reload;
 mod watch;
+mod why;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -27,12 +28,14 @@ Examples:
   tailwater --config tailwater.yaml   run on a file
   tailwater check tailwater.yaml      find mistakes in a file without starting
   tailwater demo                      see it work: a shop's traffic, sampled before your eyes
+  tailwater why 4bf92f3577b34da6a3ce929d0e0e4736
+                                      say what became of a trace, and why
   tailwater drain                     judge and deliver all that a stopped instance left, then exit
 
 Ports (all of them on 127.0.0.1 unless configured):
   4317  OTLP/gRPC                     OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4317
   4318  OTLP/HTTP, protobuf and JSON  OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318
-  8888  /status, /metrics, /healthz, /readyz
+  8888  /status, /metrics, /healthz, /readyz, /why?trace=ID
 
 Environment:
   Values of the configuration file may name variables: ${NAME}, or ${NAME:-default}.
@@ -86,6 +89,11 @@ enum Command {
         #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_duration)]
         timeout: HumanDuration,
     },
+    /// Say what became of a trace: kept, dropped or never seen, by which policy, and why.
+    ///
+    /// Asks the running instance, then reads the outbox and the Parquet objects of the last hours. Works without a
+    /// running instance; then only what was kept is known.
+    Why(why::Options),
     /// Print the completions of a shell, to be sourced by it.
     Completions { shell: Shell },
     /// Print the manual page, for man -l -.
@@ -131,6 +139,7 @@ impl Arguments {
             Some(Command::Check { file }) => check::run(file.or(self.config).as_deref()),
             Some(Command::Demo(options)) => demo::run(&options),
             Some(Command::Drain { data_dir, timeout }) => self.drain(data_dir, timeout),
+            Some(Command::Why(options)) => self.load().and_then(|loaded| why::run(&options, &loaded.config)),
             Some(Command::Completions { shell }) => print::completions(Self::command(), shell),
             Some(Command::Man) => print::man(Self::command()),
         };

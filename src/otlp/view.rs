@@ -79,6 +79,15 @@ impl<'a> ResourceView<'a> {
         self.message.attributes(resource::ATTRIBUTE)
     }
 
+    /// `service.name`, of several the last; empty if there is none.
+    pub fn service_name(&self) -> Cow<'a, str> {
+        let named = self.attributes().filter(|attribute| attribute.key_bytes() == b"service.name");
+        match named.last().map(|attribute| attribute.value()) {
+            Some(ValueView::String(name)) => String::from_utf8_lossy(name),
+            _ => Cow::Borrowed(""),
+        }
+    }
+
     pub fn dropped_attributes(&self) -> u32 {
         self.message.number(resource::DROPPED_ATTRIBUTES) as u32
     }

@@ -25,7 +25,7 @@ use super::recover::{self, Recovered};
 use super::reload::{self, Reloads};
 use super::state::{self, Saved, Snapshot};
 use super::status::StageStatus;
-use super::{Addresses, Lock, LogThread, Pipeline};
+use super::{Addresses, Lock, LogThread, Pipeline, why};
 use crate::buffer::{self, Buffer};
 use crate::config::{self, Config, Loaded, available_memory};
 use crate::exporter::otlp::Stop as ExporterStop;
@@ -150,6 +150,7 @@ pub(super) async fn build(loaded: Loaded, settings: Settings) -> anyhow::Result<
     receivers.spawn(note_every_second(status, stop));
     let reloads = Arc::new(Reloads::new(loaded, engine.clock.arrival_ms()));
     telemetry.register(reloads.clone());
+    telemetry.call(Arc::new(why::Memory { engine: engine.clone(), reloads: reloads.clone() }));
     readiness.ready();
     Ok(Pipeline {
         addresses,

@@ -251,6 +251,16 @@ impl Engine {
         self.tenants.write().intern(name)
     }
 
+    pub(super) fn tenants(&self) -> Vec<(TenantId, Arc<str>)> {
+        self.tenants.read().all().map(|(id, name)| (id, name.clone())).collect()
+    }
+
+    /// How much traffic the memory log holds.
+    pub(super) fn window_ms(&self) -> u64 {
+        let opened = self.memory.oldest().map(|oldest| oldest.opened_ms());
+        opened.map_or(0, |opened| self.clock.arrival_ms().saturating_sub(opened))
+    }
+
     pub fn tenant_name(&self, id: TenantId) -> Arc<str> {
         self.tenants.read().name(id).clone()
     }

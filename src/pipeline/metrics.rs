@@ -33,17 +33,10 @@ impl Source for PipelineMetrics {
 }
 
 impl PipelineMetrics {
-    /// How much traffic the memory log holds.
-    pub(super) fn window_ms(&self) -> u64 {
-        let opened = self.engine.memory.oldest().map(|oldest| oldest.opened_ms());
-        opened.map_or(0, |opened| self.engine.clock.arrival_ms().saturating_sub(opened))
-    }
-
     fn window(&self, out: &mut Families) {
         let memory = &self.engine.memory;
-        let age_ms = self.window_ms();
         let help = "Seconds of traffic that the memory log holds.";
-        out.gauge("tailwater_buffer_window_seconds", help, &[], age_ms as f64 / 1e3);
+        out.gauge("tailwater_buffer_window_seconds", help, &[], self.engine.window_ms() as f64 / 1e3);
         let counts = self.engine.buffer.counts();
         out.gauge("tailwater_buffer_traces", "Traces with a span in the log.", &[], counts.traces as f64);
         out.gauge("tailwater_buffer_spans", "Spans in the log.", &[], counts.spans as f64);

@@ -26,6 +26,7 @@ mod state;
 mod status;
 #[cfg(test)]
 mod testing;
+mod why;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

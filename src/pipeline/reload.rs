@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::engine::{Engine, InForce};
 use crate::buffer::{Generation, Waits};
 use crate::config::{Buffer, ConfigError, Loaded};
-use crate::sampler::Policies;
+use crate::sampler::{Policies, PolicyConfig};
 use crate::telemetry::{Families, Source};
 
 /// What a reload changes, ready to be put in force.
@@ -53,6 +53,12 @@ impl Reloads {
             refused: AtomicU64::default(),
             loaded_ms: AtomicU64::new(now_ms),
         }
+    }
+
+    /// Something of the policy of this name, if there is one in force.
+    pub(super) fn policy<T>(&self, name: &str, of: impl FnOnce(&PolicyConfig) -> T) -> Option<T> {
+        let in_force = self.in_force.lock();
+        in_force.config.policies.iter().find(|policy| policy.name.as_str() == name).map(of)
     }
 
     /// What the file asks to change. `read` says why if it cannot be used; then nothing changes.

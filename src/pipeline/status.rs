@@ -139,7 +139,7 @@ impl Tells for StageStatus {
             now_ms,
             uptime_seconds: elapsed_ms / 1_000,
             unready: self.readiness.reason(),
-            window_seconds: self.stages.window_ms() as f64 / 1e3,
+            window_seconds: engine.window_ms() as f64 / 1e3,
             rates: self.history.rates(elapsed_ms, self.counts()),
             memory: Memory {
                 limit_bytes: budget.limit() as u64,

@@ -1,14 +1,17 @@
-//! The admin endpoints: `/metrics`, `/healthz`, `/readyz`, `/status`.
+//! The admin endpoints: `/metrics`, `/healthz`, `/readyz`, `/status`, `/why`.
 
+use axum::Json;
 use axum::Router;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::get;
+use serde::Deserialize;
 use tokio::net::TcpListener;
 
 use super::status::Status;
 use super::{Readiness, Telemetry};
+use crate::trace::TraceId;
 
 #[derive(Clone, Debug)]
 struct Shown {
@@ -24,6 +27,7 @@ pub fn router(telemetry: Telemetry, readiness: Readiness) -> Router {
         .route("/readyz", get(ready))
         .route("/status", get(status))
         .route("/", get(|| async { Redirect::temporary("/status") }))
+        .route("/why", get(why))
         .with_state(Shown { telemetry, readiness })
 }
 
@@ -74,6 +78,23 @@ async fn status(State(shown): State<Shown>, Query(form): Query<Form>, headers: H
     }
 }
 
+#[derive(Debug, Deserialize)]
+struct Asked {
+    trace: String,
+    tenant: Option<String>,
+}
+
+async fn why(State(shown): State<Shown>, Query(asked): Query<Asked>) -> Response {
+    let trace = match asked.trace.parse::<TraceId>() {
+        Ok(trace) => trace,
+        Err(error) => return (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
+    };
+    match shown.telemetry.witness() {
+        Some(witness) => Json(witness.testify(trace, asked.tenant.as_deref())).into_response(),
+        None => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -115,6 +136,19 @@ mod tests {
         assert_eq!(status, StatusCode::OK);
         assert!(text.contains("tailwater_receiver_accepted_spans_total 42"), "{text}");
         assert!(text.contains("tailwater_sampler_kept_spans_total{policy=\"errors\"} 0"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn why_asks_for_a_trace_id_and_for_patience() {
+        let router = router(Telemetry::new(), Readiness::new());
+        assert_eq!(get(router.clone(), "/why").await.0, StatusCode::BAD_REQUEST);
+        let (status, text) = get(router.clone(), "/why?trace=abc").await;
+        assert_eq!(
+            (status, text.contains("expected 32 hexadecimal digits")),
+            (StatusCode::BAD_REQUEST, true)
+        );
+        let ask = "/why?trace=4bf92f3577b34da6a3ce929d0e0e4736";
+        assert_eq!(get(router, ask).await.0, StatusCode::SERVICE_UNAVAILABLE);
     }
 
     #[tokio::test]

@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::RwLock;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 
 use super::status::{Status, Tells};
+use super::why::Witness;
 
 /// Something with counters to show.
 pub trait Source: Send + Sync {
@@ -111,6 +112,7 @@ fn pairs(labels: &[(&str, &str)]) -> Vec<LabelPair> {
 pub struct Telemetry {
     sources: Arc<RwLock<Vec<Arc<dyn Source>>>>,
     teller: Arc<RwLock<Option<Arc<dyn Tells>>>>,
+    witness: Arc<OnceLock<Arc<dyn Witness>>>,
 }
 
 impl Telemetry {
@@ -132,6 +134,17 @@ impl Telemetry {
     pub fn status(&self) -> Option<Status> {
         let teller = self.teller.read().clone();
         teller.map(|teller| teller.status())
+    }
+
+    /// Has this witness answer for traces from now on.
+    pub fn call(&self, witness: Arc<dyn Witness>) {
+        // The first stays: there is one in a process.
+        let _ = self.witness.set(witness);
+    }
+
+    /// None: the instance is not ready.
+    pub fn witness(&self) -> Option<&dyn Witness> {
+        self.witness.get().map(Arc::as_ref)
     }
 
     /// Asks every source.

@@ -11,6 +11,7 @@ pub mod notices;
 pub mod readiness;
 mod stages;
 pub mod status;
+pub mod why;
 
 pub use ledger::{Balance, Ledger, PolicyCounts};
 pub use metrics::{Families, Source, Telemetry};

@@ -1,6 +1,7 @@
 //! W3C trace and span identifiers.
 
 use std::fmt;
+use std::str::FromStr;
 
 /// 16 bytes, never all zero once accepted.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,6 +39,24 @@ macro_rules! identifier {
 identifier!(TraceId, 16);
 identifier!(SpanId, 8);
 
+/// A text is no trace ID.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("found `{found}`, expected 32 hexadecimal digits, not all of them 0")]
+pub struct TraceIdError {
+    found: String,
+}
+
+impl FromStr for TraceId {
+    type Err = TraceIdError;
+
+    /// In either case.
+    fn from_str(text: &str) -> Result<Self, TraceIdError> {
+        let digits = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let bits = u128::from_str_radix(text, 16).ok().filter(|bits| digits && *bits != 0);
+        bits.map(|bits| Self(bits.to_be_bytes())).ok_or_else(|| TraceIdError { found: text.to_owned() })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -47,6 +66,16 @@ mod tests {
         assert_eq!(SpanId::valid(&[1; 8]), Some(SpanId([1; 8])));
         assert_eq!(SpanId::valid(&[0; 8]), None);
         assert_eq!(TraceId::valid(&[1; 15]), None);
+    }
+
+    #[test]
+    fn a_trace_id_is_read_in_either_case() {
+        let id = TraceId(0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736u128.to_be_bytes());
+        assert_eq!("4bf92f3577b34da6a3ce929d0e0e4736".parse(), Ok(id));
+        assert_eq!(id.to_string().to_uppercase().parse(), Ok(id));
+        for text in ["", "4bf92f", "+bf92f3577b34da6a3ce929d0e0e4736", "00000000000000000000000000000000"] {
+            assert!(text.parse::<TraceId>().is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod randomness;
 mod tenant;
 mod verdict;
 
-pub use id::{SpanId, TraceId};
+pub use id::{SpanId, TraceId, TraceIdError};
 pub use position::Position;
 pub use randomness::{EncodedThreshold, Randomness, Share, ShareError, Threshold};
 pub use tenant::{TENANTS_MAX, TenantId, Tenants, TooManyTenants};

@@ -58,6 +58,11 @@ impl Tenants {
         Ok(id)
     }
 
+    /// Every tenant that requests had, by number.
+    pub fn all(&self) -> impl Iterator<Item = (TenantId, &Arc<str>)> {
+        self.names.iter().enumerate().map(|(number, name)| (TenantId(number as u16), name))
+    }
+
     /// The name of a tenant that this table has numbered.
     pub fn name(&self, id: TenantId) -> &Arc<str> {
         if id == TenantId::EVERY { &self.every } else { &self.names[usize::from(id.0)] }

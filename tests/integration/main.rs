@@ -17,3 +17,4 @@ mod parquet;
 mod reload;
 mod sdk;
 mod statistics;
+mod why;

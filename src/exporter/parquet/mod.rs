@@ -13,6 +13,7 @@ mod encode;
 mod hybrid;
 mod lists;
 mod local;
+pub mod lookup;
 mod object;
 mod row_group;
 pub mod schema;

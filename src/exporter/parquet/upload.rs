@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
 use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, WriteMultipart};
 
@@ -70,6 +71,18 @@ impl Store {
             }
         };
         Ok(Self { place })
+    }
+
+    /// To read what was put: the store, and the path below which everything lies.
+    /// None: a folder that is not there yet.
+    pub(super) fn objects(&self) -> Result<Option<(Arc<dyn ObjectStore>, ObjectPath)>, object_store::Error> {
+        Ok(match &self.place {
+            Place::Folder(folder) if !folder.exists() => None,
+            Place::Folder(folder) => {
+                Some((Arc::new(LocalFileSystem::new_with_prefix(folder)?), ObjectPath::default()))
+            }
+            Place::S3 { store, prefix, .. } => Some((store.clone(), ObjectPath::parse(prefix)?)),
+        })
     }
 
     /// Puts the file under `name`; whatever had that name is replaced.

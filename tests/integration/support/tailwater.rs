@@ -201,6 +201,27 @@ impl Tailwater {
         assert!(drained.status.success(), "drain: {}", String::from_utf8_lossy(&drained.stderr));
     }
 
+    /// What `tailwater why` answers, beside this process if it runs.
+    pub async fn why(&self, arguments: &[&str]) -> String {
+        let output = self.run_why(arguments).await;
+        assert!(output.status.success(), "why: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// What it says when it refuses its arguments.
+    pub async fn why_refused(&self, arguments: &[&str]) -> String {
+        let output = self.run_why(arguments).await;
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    async fn run_why(&self, arguments: &[&str]) -> std::process::Output {
+        let mut command = self.command();
+        command.arg("why").args(arguments).arg("--url").arg(self.telemetry());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap()
+    }
+
     pub fn signal(&self, signal: &str) {
         let pid = self.pid().to_string();
         let status = Command::new("kill").args([&format!("-{signal}"), &pid]).status().unwrap();
