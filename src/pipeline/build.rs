@@ -37,6 +37,7 @@ use crate::proto::SegmentAttributes;
 use crate::receiver;
 use crate::sampler::{Policies, Slow};
 use crate::telemetry::metrics::Process;
+use crate::telemetry::red::Red;
 use crate::telemetry::status::History;
 use crate::telemetry::{Ledger, Readiness, Telemetry, admin, ledger};
 
@@ -136,6 +137,9 @@ pub(super) async fn build(loaded: Loaded, settings: Settings) -> anyhow::Result<
     let receiver_metrics = Arc::new(receiver::Metrics::default());
     receivers.spawn(bound.serve(intake.clone(), receiver_metrics.clone(), GRACE, stop.clone()));
     telemetry.register(engine.ledger.clone());
+    if let Some(red) = &engine.red {
+        telemetry.register(red.clone());
+    }
     telemetry.register(receiver_metrics.clone());
     let metrics = Arc::new(metrics);
     telemetry.register(metrics.clone());
@@ -410,7 +414,7 @@ fn engine(
         remembered_max: remembered.div_ceil(buffer::SHARDS),
         hash_seed: seed,
     });
-    Ok(Arc::new(Engine::new(Parts {
+    let engine = Engine::new(Parts {
         memory: Arc::new(Memory::new(segment_bytes, first_segment)),
         buffer,
         slow: Slow::new(&policies.percentiles()),
@@ -420,7 +424,9 @@ fn engine(
         input,
         max_wait_ms: waits.max_wait_ms,
         instance: place.instance,
-    })))
+    });
+    let red = config.telemetry.red;
+    Ok(Arc::new(if red.enabled { engine.counting(Arc::new(Red::new(&red))) } else { engine }))
 }
 
 /// What the last life knew: kept traces and learned durations.

@@ -13,12 +13,14 @@ use parking_lot::{Mutex, RwLock};
 use uuid::Uuid;
 
 use super::clock::Clock;
+use super::red::{self, Notes};
 use crate::buffer::{
     Arriving, Batch, Buffer, Generation, Key, Moment, Now, SPAN_BYTES, TRACE_BYTES, Taken, Waits,
 };
 use crate::log::{Head, Memory, Record, SegmentHeader, StoredRecord, Writer};
 use crate::otlp::{self, Malformed, Outline, SpanFacts};
 use crate::sampler::{Policies, Slow};
+use crate::telemetry::red::Red;
 use crate::telemetry::{Ledger, ledger};
 use crate::trace::{Position, TenantId, Tenants, TooManyTenants};
 
@@ -57,6 +59,8 @@ pub struct Engine {
     /// None: `data.input: memory`.
     pub input: Option<Arc<Writer>>,
     pub max_wait_ms: AtomicU64,
+    /// None: nobody asked for RED metrics.
+    pub(super) red: Option<Arc<Red>>,
     instance: Uuid,
     tenants: RwLock<Tenants>,
     /// Held from the place in the log to the first shard of the index: positions are handed out, written
@@ -107,11 +111,19 @@ impl Engine {
             clock,
             input,
             max_wait_ms: AtomicU64::new(max_wait_ms),
+            red: None,
             instance,
             tenants: RwLock::default(),
             order: Mutex::default(),
             indexed: AtomicU64::default(),
         }
+    }
+
+    /// Counts all traffic by service, span name and kind.
+    #[must_use]
+    pub fn counting(mut self, red: Arc<Red>) -> Self {
+        self.red = Some(red);
+        self
     }
 
     /// Puts other policies and waits in force. To be called between judgements: verdicts under the old ones are counted.
@@ -155,6 +167,9 @@ impl Engine {
                 let moment = Moment { now, generation: in_force.generation, age_ms: 0 };
                 let kind = if scanned.strings_replaced == 0 { KIND_REQUEST } else { KIND_REQUEST_NOT_UTF8 };
                 stored.end = Some(self.store(tenant, kind, body, batch, moment));
+                if let Some(red) = &self.red {
+                    red::count(red, tenant, body);
+                }
             }
             Ok(stored)
         })
@@ -168,10 +183,16 @@ impl Engine {
         batch: &mut Batch,
     ) -> Result<otlp::Scanned, Malformed> {
         batch.clear();
+        let mut notes = self.red.as_ref().map(|_| Notes::begin());
         let scanned = otlp::scan(body, |span| {
             let key = Key { trace: span.trace_id, tenant };
             batch.push(self.buffer.route(key, arriving(span, policies)));
-        })?;
+            if let Some(notes) = &mut notes {
+                notes.note(body, span);
+            }
+        });
+        notes.into_iter().for_each(Notes::keep);
+        let scanned = scanned?;
         self.tallies.strings_replaced.fetch_add(u64::from(scanned.strings_replaced), Ordering::Relaxed);
         Ok(scanned)
     }

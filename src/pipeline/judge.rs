@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::engine::{Engine, InForce, Request};
 use super::piece::{self, Parcel};
+use super::red;
 use crate::buffer::{Candidate, Judgement, Lesson, Moment, Now, SHARDS, Sent, Settlement, SpanRef};
 use crate::exporter::outbox::{Kept, Outbox};
 use crate::otlp::{self, SpanView, ValueView};
@@ -229,6 +230,9 @@ impl Judge {
         ledger.unbuffered(u64::from(candidate.unjudged));
         self.tallies.inconsistent.fetch_add(packed.inconsistent, Relaxed);
         let tenant = self.engine.tenant_name(candidate.key.tenant);
+        if let Some(red) = &self.engine.red {
+            red::examples(red, &tenant, &packed.pieces, now.ms);
+        }
         let group: Vec<Kept<'_>> =
             packed.pieces.iter().map(|piece| Kept { tenant: &tenant, piece }).collect();
         if let Err(error) = self.outbox.append_group(&group, now.ms) {

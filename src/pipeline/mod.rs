@@ -20,6 +20,7 @@ mod keeper;
 mod metrics;
 mod piece;
 mod recover;
+mod red;
 mod reload;
 mod simulation;
 mod state;

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use tokio::net::TcpListener;
 
 use super::status::Status;
-use super::{Readiness, Telemetry};
+use super::{Readiness, Telemetry, openmetrics};
 use crate::trace::TraceId;
 
 #[derive(Clone, Debug)]
@@ -41,7 +41,12 @@ pub async fn serve(
     axum::serve(listener, router(telemetry, readiness)).with_graceful_shutdown(until).await
 }
 
-async fn metrics(State(shown): State<Shown>) -> Response {
+async fn metrics(State(shown): State<Shown>, headers: HeaderMap) -> Response {
+    let accepted = headers.get_all(header::ACCEPT).iter();
+    if accepted.filter_map(|value| value.to_str().ok()).any(|value| value.contains(openmetrics::MEDIA_TYPE)) {
+        let text = shown.telemetry.collect().encode_openmetrics();
+        return ([(header::CONTENT_TYPE, openmetrics::CONTENT_TYPE)], text).into_response();
+    }
     match shown.telemetry.collect().encode() {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),

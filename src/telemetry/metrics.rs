@@ -11,6 +11,8 @@ use parking_lot::RwLock;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 
+pub use super::openmetrics::Example;
+use super::openmetrics::{self, Examples};
 use super::status::{Status, Tells};
 use super::why::Witness;
 
@@ -23,6 +25,8 @@ pub trait Source: Send + Sync {
 #[derive(Debug, Default)]
 pub struct Families {
     families: BTreeMap<String, MetricFamily>,
+    /// By family and by the place of the metric in it.
+    examples: BTreeMap<(String, usize), Examples>,
 }
 
 impl Families {
@@ -32,6 +36,19 @@ impl Families {
         let mut metric = Metric::from_label(pairs(labels));
         metric.set_counter(counter);
         self.push(name, help, MetricType::COUNTER, metric);
+    }
+
+    /// A counter, and a trace that it counted.
+    pub fn counter_with_example(
+        &mut self,
+        name: &str,
+        help: &str,
+        labels: &[(&str, &str)],
+        value: u64,
+        example: Option<Example>,
+    ) {
+        self.counter(name, help, labels, value);
+        self.exemplify(name, vec![example]);
     }
 
     pub fn gauge(&mut self, name: &str, help: &str, labels: &[(&str, &str)], value: f64) {
@@ -70,6 +87,30 @@ impl Families {
         self.push(name, help, MetricType::HISTOGRAM, metric);
     }
 
+    /// The same, with a trace for each bucket that has one; the last is that of what lies above all bounds.
+    #[allow(clippy::too_many_arguments, reason = "what a histogram is made of")]
+    pub fn histogram_with_examples(
+        &mut self,
+        name: &str,
+        help: &str,
+        labels: &[(&str, &str)],
+        buckets: &[(f64, u64)],
+        count: u64,
+        sum: f64,
+        examples: Vec<Option<Example>>,
+    ) {
+        self.histogram(name, help, labels, buckets, count, sum);
+        self.exemplify(name, examples);
+    }
+
+    /// Of the metric that was pushed last.
+    fn exemplify(&mut self, name: &str, examples: Examples) {
+        if examples.iter().any(Option::is_some) {
+            let place = self.families.get(name).map_or(0, |family| family.get_metric().len() - 1);
+            self.examples.insert((name.to_owned(), place), examples);
+        }
+    }
+
     /// One counter for each cause; a family without a cause is not shown.
     pub fn tally(&mut self, name: &str, help: &str, label: &str, counts: &[(&str, u64)]) {
         for (cause, count) in counts {
@@ -86,6 +127,11 @@ impl Families {
             family
         });
         family.mut_metric().push(metric);
+    }
+
+    /// The text format of OpenMetrics, which has room for exemplars.
+    pub fn encode_openmetrics(self) -> String {
+        openmetrics::encode(&self.families, &self.examples)
     }
 
     /// The text format of Prometheus, families in order of their names.

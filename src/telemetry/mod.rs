@@ -8,7 +8,9 @@ pub mod ledger;
 pub mod logging;
 pub mod metrics;
 pub mod notices;
+mod openmetrics;
 pub mod readiness;
+pub mod red;
 mod stages;
 pub mod status;
 pub mod why;
@@ -24,12 +26,13 @@ use serde::Deserialize;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// `host:port` of `/metrics`, `/healthz`, `/readyz` and `/status`.
+    /// `host:port` of `/metrics`, `/healthz`, `/readyz`, `/status` and `/why`.
     pub listen: String,
+    pub red: red::Config,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { listen: "127.0.0.1:8888".to_owned() }
+        Self { listen: "127.0.0.1:8888".to_owned(), red: red::Config::default() }
     }
 }

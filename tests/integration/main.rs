@@ -14,6 +14,7 @@ mod bad_input;
 mod crash;
 mod monitoring;
 mod parquet;
+mod red;
 mod reload;
 mod sdk;
 mod statistics;

@@ -29,6 +29,8 @@ pub struct Setup {
     pub on_shutdown: &'static str,
     /// The header whose value is the tenant.
     pub tenant_header: Option<&'static str>,
+    /// The value of `telemetry.red`.
+    pub red: &'static str,
     /// Where Parquet goes; nothing: a folder beside the data.
     pub parquet_url: Option<String>,
     /// More keys of the Parquet exporter, as `key: value`.
@@ -48,6 +50,7 @@ impl Default for Setup {
             disk: "2GiB",
             on_shutdown: "resume",
             tenant_header: None,
+            red: "{}",
             parquet_url: None,
             parquet_keys: Vec::new(),
             otlp: Vec::new(),
@@ -86,7 +89,7 @@ impl Setup {
         let otlp = if otlp.is_empty() { String::new() } else { format!("\n  otlp:{otlp}") };
         let tenant =
             self.tenant_header.map_or_else(String::new, |name| format!("\n    tenant_header: {name}"));
-        let Self { policies, memory, after_root, max_wait, disk, on_shutdown, .. } = self;
+        let Self { policies, memory, after_root, max_wait, disk, on_shutdown, red, .. } = self;
         format!(
             r#"receivers:
   otlp:
@@ -99,7 +102,7 @@ exporters:
   parquet:
     url: "{url}"
     roll: {{ age: 2s, size: 64MiB }}{keys}{otlp}
-telemetry: {{ listen: "127.0.0.1:0" }}
+telemetry: {{ listen: "127.0.0.1:0", red: {red} }}
 "#
         )
     }

@@ -1,0 +1,107 @@
+//! Which series there are. A series is a number; the first [`KINDS`] are those of what has none of its own.
+
+use std::collections::HashMap;
+
+/// Service and span name of what is beyond the bound.
+pub const OTHER: &str = "(other)";
+
+/// Longer names are cut: a label is no place for a text.
+const NAME_BYTES_MAX: usize = 256;
+
+pub(super) const KINDS: [&str; 6] = ["unspecified", "internal", "server", "client", "producer", "consumer"];
+
+/// The labels of a series.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Name {
+    pub(super) tenant: String,
+    pub(super) service: String,
+    pub(super) span: String,
+    pub(super) kind: &'static str,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Names {
+    names: Vec<Name>,
+    /// By keyed hash of what a span says, before anything is cut or replaced.
+    by_hash: HashMap<u64, u32, foldhash::fast::RandomState>,
+    by_name: HashMap<Name, u32, foldhash::fast::RandomState>,
+    max: usize,
+}
+
+/// The number of what has no series of its own.
+pub(super) fn other(kind: i32) -> u32 {
+    u32::try_from(kind).ok().filter(|kind| (*kind as usize) < KINDS.len()).unwrap_or(0)
+}
+
+impl Names {
+    pub(super) fn new(max: u32) -> Self {
+        let other = |kind: &&'static str| Name {
+            tenant: String::new(),
+            service: OTHER.to_owned(),
+            span: OTHER.to_owned(),
+            kind,
+        };
+        Self {
+            names: KINDS.iter().map(other).collect(),
+            by_hash: HashMap::default(),
+            by_name: HashMap::default(),
+            max: max as usize,
+        }
+    }
+
+    pub(super) fn find(&self, key: u64) -> Option<u32> {
+        self.by_hash.get(&key).copied()
+    }
+
+    /// No series and no other spelling of one has room.
+    pub(super) fn is_full(&self) -> bool {
+        self.by_name.len() >= self.max || self.by_hash.len() >= 2 * self.max
+    }
+
+    /// Makes a series, unless there is no room. Spans whose names differ only in what labels do not show share one.
+    pub(super) fn add(
+        &mut self,
+        key: u64,
+        tenant: &str,
+        service: &str,
+        span: &[u8],
+        kind: i32,
+    ) -> Option<u32> {
+        // Somebody may have been faster.
+        if let Some(number) = self.find(key) {
+            return Some(number);
+        }
+        if self.is_full() {
+            return None;
+        }
+        let span = cut(&String::from_utf8_lossy(&span[..span.len().min(2 * NAME_BYTES_MAX)]));
+        let kind = KINDS[other(kind) as usize];
+        let name = Name { tenant: tenant.to_owned(), service: cut(service), span, kind };
+        let number = match self.by_name.get(&name) {
+            Some(number) => *number,
+            None => {
+                let number = self.names.len() as u32;
+                self.names.push(name.clone());
+                self.by_name.insert(name, number);
+                number
+            }
+        };
+        self.by_hash.insert(key, number);
+        Some(number)
+    }
+
+    /// In the order of their numbers.
+    pub(super) fn all(&self) -> &[Name] {
+        &self.names
+    }
+
+    /// Those that are not shared.
+    pub(super) fn len(&self) -> usize {
+        self.by_name.len()
+    }
+}
+
+fn cut(name: &str) -> String {
+    name[..name.floor_char_boundary(NAME_BYTES_MAX)].to_owned()
+}
