@@ -426,7 +426,15 @@ fn engine(
         instance: place.instance,
     });
     let red = config.telemetry.red;
-    Ok(Arc::new(if red.enabled { engine.counting(Arc::new(Red::new(&red))) } else { engine }))
+    if !red.enabled {
+        return Ok(Arc::new(engine));
+    }
+    info!(
+        max_series = red.max_series,
+        memory_mib = red.bytes_max() >> 20,
+        "RED metrics of all traffic are counted"
+    );
+    Ok(Arc::new(engine.counting(Arc::new(Red::new(&red)))))
 }
 
 /// What the last life knew: kept traces and learned durations.

@@ -137,7 +137,9 @@ impl JudgeLoop {
         let mut state_due_ms = STATE_FIRST_MS;
         loop {
             let order = orders.recv_timeout(JUDGE_EVERY);
-            self.ordered.store(false, Relaxed);
+            if order.is_ok() {
+                self.ordered.store(false, Relaxed);
+            }
             match order {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,

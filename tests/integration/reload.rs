@@ -125,6 +125,21 @@ async fn traces_that_wait_are_judged_by_the_policies_in_force_when_they_are_due(
     assert_eq!((ledger.kept, ledger.dropped), (150, 0), "{ledger}");
 }
 
+/// What was folded while spans came says something about the old conditions only.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_old_conditions_found_does_not_answer_new_ones() {
+    const SERVERS: &str = "\n  - { name: servers, match: \"{ kind = server }\", keep: 100% }\n";
+    let tailwater = Setup { after_root: "3s", max_wait: "6s", ..setup(SERVERS) }.start().await;
+    let (mut sender, mut random) = (Sender::to(&tailwater), Random(27));
+    let mut traces: Vec<Trace> = (0..50).map(|_| Trace::new(&mut random)).collect();
+    traces.push(Trace::new(&mut random).failed());
+    sender.deliver(&request(&traces)).await;
+    by_rename(&tailwater.config_file(), &with_policies(&tailwater.config(), NOTHING));
+    reloaded(&tailwater, "accepted", 1.0).await;
+    let ledger = tailwater.judged().await;
+    assert_eq!((ledger.kept, ledger.dropped), (3, 150), "{ledger}");
+}
+
 /// As the kubelet publishes a ConfigMap: files in a folder of their own, `..data` a symlink to it that is exchanged.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_config_map_changes_by_its_symlink() {

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 pub const OTHER: &str = "(other)";
 
 /// Longer names are cut: a label is no place for a text.
-const NAME_BYTES_MAX: usize = 256;
+pub(super) const NAME_BYTES_MAX: usize = 256;
 
 pub(super) const KINDS: [&str; 6] = ["unspecified", "internal", "server", "client", "producer", "consumer"];
 
