@@ -119,7 +119,7 @@ async fn list(
 
 /// The name in `tenant=<percent-encoded>`.
 fn tenant_of(folder: ObjectPath) -> Option<(String, ObjectPath)> {
-    let last = folder.parts().last()?.as_ref().to_owned();
+    let last = folder.parts().next_back()?.as_ref().to_owned();
     let encoded = last.strip_prefix("tenant=")?;
     Some((percent_decode_str(encoded).decode_utf8_lossy().into_owned(), folder))
 }

@@ -22,6 +22,9 @@ const PART_BYTES: usize = 8 << 20;
 /// Parts on their way at once.
 const PARTS: usize = 2;
 
+/// A store, and the path below which everything of ours lies.
+pub(super) type Below = (Arc<dyn ObjectStore>, ObjectPath);
+
 /// A place for objects, open.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -75,7 +78,7 @@ impl Store {
 
     /// To read what was put: the store, and the path below which everything lies.
     /// None: a folder that is not there yet.
-    pub(super) fn objects(&self) -> Result<Option<(Arc<dyn ObjectStore>, ObjectPath)>, object_store::Error> {
+    pub(super) fn objects(&self) -> Result<Option<Below>, object_store::Error> {
         Ok(match &self.place {
             Place::Folder(folder) if !folder.exists() => None,
             Place::Folder(folder) => {
