@@ -36,7 +36,8 @@
 //! [`log`] is the segmented log, used for input and outbox. Then the stages in the order of the data:
 //! [`receiver`], [`buffer`], [`sampler`], [`exporter`]. They do not know each other: [`pipeline`] connects them,
 //! recovers and drains, and is the only folder that spawns tasks and threads. [`telemetry`] tells what happens;
-//! [`config`] composes the sections that the stages own; [`cli`] is what a person types.
+//! [`config`] composes the sections that the stages own; [`convert`] writes them from the
+//! configuration of other samplers; [`cli`] is what a person types.
 //!
 //! `trace`, `otlp`, `buffer` and `sampler` are plain values: no I/O, no runtime, no clock; `now` is passed in.
 //! Disks are reached through [`log::Storage`] alone, time through [`pipeline::Clock`], so that both can fail on
@@ -45,6 +46,7 @@
 pub mod buffer;
 pub mod cli;
 pub mod config;
+pub mod convert;
 pub mod exporter;
 pub mod log;
 pub mod otlp;

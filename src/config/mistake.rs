@@ -48,7 +48,7 @@ impl fmt::Display for ConfigError {
 
 impl Mistake {
     /// `file:line:column: message`, then the line with a caret below what is meant.
-    pub(super) fn render(&self, file: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    pub(crate) fn render(&self, file: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.line == 0 {
             return write!(f, "{file}: {}", self.message);
         }
@@ -65,12 +65,12 @@ impl Mistake {
 
 /// The text of a configuration file, to point into.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Source<'a> {
-    pub(super) text: &'a str,
+pub(crate) struct Source<'a> {
+    pub(crate) text: &'a str,
 }
 
 /// Line and column, from 1, of a byte of the text.
-pub(super) fn place(text: &str, byte: usize) -> (usize, usize) {
+pub(crate) fn place(text: &str, byte: usize) -> (usize, usize) {
     let before = text.get(..byte).unwrap_or(text);
     let line = before.rsplit_once('\n').map_or(before, |(_, line)| line);
     (before.matches('\n').count() + 1, line.chars().count() + 1)
@@ -78,12 +78,12 @@ pub(super) fn place(text: &str, byte: usize) -> (usize, usize) {
 
 impl<'a> Source<'a> {
     /// A mistake about what stands at `at`.
-    pub(super) fn mistake(self, at: Location, message: impl Into<String>) -> Mistake {
+    pub(crate) fn mistake(self, at: Location, message: impl Into<String>) -> Mistake {
         self.mistake_at(at.line() as usize, at.column() as usize, self.width(at), message)
     }
 
     /// A mistake at a place in the text, `width` characters long as far as its line goes.
-    pub(super) fn mistake_at(
+    pub(crate) fn mistake_at(
         self,
         line: usize,
         column: usize,
@@ -97,7 +97,7 @@ impl<'a> Source<'a> {
     }
 
     /// What stands at `at`, on its first line.
-    pub(super) fn raw(self, at: Location) -> &'a str {
+    pub(crate) fn raw(self, at: Location) -> &'a str {
         let span = at.span();
         let start = span.byte_offset().unwrap_or_default() as usize;
         let length = span.byte_len().unwrap_or_default() as usize;
@@ -118,7 +118,7 @@ impl<'a> Source<'a> {
     }
 
     /// The mistake that the YAML reader found.
-    pub(super) fn mistake_of(self, error: &Yaml) -> Mistake {
+    pub(crate) fn mistake_of(self, error: &Yaml) -> Mistake {
         let error = error.without_snippet();
         let at = error.location().unwrap_or(Location::UNKNOWN);
         self.mistake(at, self.explain(error, at))
@@ -199,7 +199,7 @@ fn unknown(what: &str, found: &str, expected: &[&str]) -> String {
 }
 
 /// The candidate that a slip of the fingers could have turned into `found`.
-pub(super) fn nearest<'a>(found: &str, candidates: &[&'a str]) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(found: &str, candidates: &[&'a str]) -> Option<&'a str> {
     let slips = (found.chars().count() / 3).max(1);
     let distances = candidates.iter().map(|&candidate| (distance(found, candidate), candidate));
     distances

@@ -27,8 +27,8 @@ pub use sections::{Buffer, Data, Exporters, Input, OnShutdown, Receivers, Sync, 
 
 use crate::sampler::{ConditionText, Keep, PolicyConfig, PolicyName};
 use crate::telemetry::{self, logging};
-use mistake::Source;
-use tree::{Kind, Node};
+pub(crate) use mistake::Source;
+pub(crate) use tree::{Entry, Kind, Node};
 
 /// Everything a user can say.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -124,6 +124,11 @@ fn parse(source: Source<'_>, environment: &HashMap<String, String>) -> Result<(C
     };
     refuse_any(check::mistakes(&config, source, &document))?;
     Ok((config, document))
+}
+
+/// A YAML file that is none of ours, with the place of everything in it.
+pub(crate) fn foreign(source: Source<'_>) -> Result<Node, Mistake> {
+    read(source.text).map_err(|error| source.mistake_of(&error))
 }
 
 fn refuse_any(mistakes: Vec<Mistake>) -> Result<(), Vec<Mistake>> {

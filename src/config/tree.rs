@@ -10,13 +10,13 @@ use serde_saphyr::{Location, Spanned};
 
 /// One value of the document.
 #[derive(Clone, Debug)]
-pub(super) struct Node {
-    pub(super) at: Location,
-    pub(super) kind: Kind,
+pub(crate) struct Node {
+    pub(crate) at: Location,
+    pub(crate) kind: Kind,
 }
 
 #[derive(Clone, Debug)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Empty,
     Scalar(String),
     List(Vec<Node>),
@@ -24,15 +24,15 @@ pub(super) enum Kind {
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
-    pub(super) key: String,
-    pub(super) key_at: Location,
-    pub(super) value: Node,
+pub(crate) struct Entry {
+    pub(crate) key: String,
+    pub(crate) key_at: Location,
+    pub(crate) value: Node,
 }
 
 impl Node {
     /// The value at a path such as `policies.2.match`.
-    pub(super) fn get(&self, path: &str) -> Option<&Self> {
+    pub(crate) fn get(&self, path: &str) -> Option<&Self> {
         let mut node = self;
         for step in path.split('.').filter(|step| !step.is_empty()) {
             node = match &node.kind {
@@ -45,7 +45,7 @@ impl Node {
     }
 
     /// Visits every key with its path, in order of appearance.
-    pub(super) fn visit<'a>(&'a self, path: &str, visit: &mut impl FnMut(&str, &'a Entry)) {
+    pub(crate) fn visit<'a>(&'a self, path: &str, visit: &mut impl FnMut(&str, &'a Entry)) {
         let join = |step: &str| if path.is_empty() { step.to_owned() } else { format!("{path}.{step}") };
         match &self.kind {
             Kind::Empty | Kind::Scalar(_) => {}
