@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed, 2 the arguments or the configuration are wrong.
 
 mod check;
+mod convert;
 mod demo;
 mod instance;
 mod print;
@@ -27,6 +28,8 @@ Examples:
   tailwater                           run on the defaults: OTLP on 4317 and 4318, Parquet in ./tailwater-data/traces
   tailwater --config tailwater.yaml   run on a file
   tailwater check tailwater.yaml      find mistakes in a file without starting
+  tailwater convert --from collector otel.yaml > tailwater.yaml
+                                      move over from tail_sampling (or, --from refinery, from Refinery's rules)
   tailwater demo                      see it work: a shop's traffic, sampled before your eyes
   tailwater why 4bf92f3577b34da6a3ce929d0e0e4736
                                       say what became of a trace, and why
@@ -77,6 +80,11 @@ enum Command {
         /// The file, instead of --config.
         file: Option<PathBuf>,
     },
+    /// Write a configuration from that of a Collector's tail_sampling processor or of Refinery.
+    ///
+    /// What cannot be said is named in the written file and on standard error, with line and reason.
+    #[command(after_help = "Example: tailwater convert --from refinery rules.yaml --output tailwater.yaml")]
+    Convert(convert::Options),
     /// Run a real instance in a temporary folder, send it a shop's traffic and show what it keeps.
     Demo(demo::Options),
     /// Judge and deliver everything a stopped instance has left in its data directory, then exit.
@@ -137,6 +145,7 @@ impl Arguments {
         let done = match self.command.take() {
             None => self.serve(),
             Some(Command::Check { file }) => check::run(file.or(self.config).as_deref()),
+            Some(Command::Convert(options)) => convert::run(&options),
             Some(Command::Demo(options)) => demo::run(&options),
             Some(Command::Drain { data_dir, timeout }) => self.drain(data_dir, timeout),
             Some(Command::Why(options)) => self.load().and_then(|loaded| why::run(&options, &loaded.config)),

@@ -164,21 +164,55 @@ fn settings(out: &mut String, settings: &[Setting]) {
 fn one_policy(out: &mut String, written: &Written) {
     let draft = &written.draft;
     comment(out, 2, &format!("line {}: {}", draft.line, draft.origin));
-    for sentence in &draft.differs {
+    for sentence in draft.differs.iter().chain(&draft.comments) {
         comment(out, 2, sentence);
     }
     let _ = writeln!(out, "  - name: {}", scalar(&draft.name));
     for (key, condition) in [("match", &written.form.matches), ("unless", &written.form.unless)] {
         if let Some(condition) = condition {
-            let _ = writeln!(out, "    {key}: {}", quoted(condition));
+            write_condition(out, key, condition);
         }
     }
     let _ = writeln!(out, "    keep: {}", draft.keep);
 }
 
-/// A condition is always quoted: it has braces. Variables of the Collector have been made ours before.
-fn quoted(condition: &str) -> String {
-    format!("'{}'", condition.replace('\'', "''"))
+/// In quotes, because it has braces, or as a block if it is too long for a line. What looks like a variable is one.
+fn write_condition(out: &mut String, key: &str, condition: &str) {
+    let quoted = condition.replace('\'', "''");
+    if quoted.chars().count() + key.len() + 8 <= WIDTH {
+        let _ = writeln!(out, "    {key}: '{quoted}'");
+        return;
+    }
+    let _ = writeln!(out, "    {key}: >-");
+    for line in folded(condition) {
+        let _ = writeln!(out, "      {line}");
+    }
+}
+
+/// Lines that a folded block joins to the same text: cut at single spaces outside of quotes.
+fn folded(text: &str) -> Vec<String> {
+    let (mut lines, mut line, mut quote, mut escaped) = (Vec::new(), String::new(), None, false);
+    for word in text.split(' ') {
+        let inside = quote.is_some();
+        for c in word.chars() {
+            match quote {
+                Some('"') if escaped => escaped = false,
+                Some('"') if c == '\\' => escaped = true,
+                Some(open) if c == open => quote = None,
+                None if c == '"' || c == '`' => quote = Some(c),
+                _ => {}
+            }
+        }
+        let full = line.chars().count() + word.chars().count() + 7 > WIDTH;
+        if full && !inside && !line.is_empty() && !word.is_empty() {
+            lines.push(std::mem::take(&mut line));
+        } else if !lines.is_empty() || !line.is_empty() {
+            line.push_str(if line.is_empty() { "" } else { " " });
+        }
+        line.push_str(word);
+    }
+    lines.push(line);
+    lines
 }
 
 #[cfg(test)]
@@ -201,6 +235,18 @@ mod tests {
         for (value, written) in table {
             assert_eq!(scalar(value), written, "{value}");
         }
+    }
+
+    #[test]
+    fn a_long_condition_is_folded_outside_of_its_quotes() {
+        let part = "span.a = \"two  words \\\" || {\" || span.b =~ `a b`";
+        let condition = format!("{{ {} }}", vec![part; 6].join(" || "));
+        let mut out = String::from("policy:\n");
+        write_condition(&mut out, "match", &condition);
+        let read: std::collections::HashMap<String, std::collections::HashMap<String, String>> =
+            serde_saphyr::from_str(&out).unwrap();
+        assert_eq!(read["policy"]["match"], condition, "{out}");
+        assert!(out.lines().count() > 3, "{out}");
     }
 
     #[test]

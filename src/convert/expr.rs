@@ -208,7 +208,14 @@ impl Positive {
                 Self::Count(left)
             }
             (Self::And(mut parts), right) => {
-                parts.push(right);
+                match right {
+                    Self::And(more) => parts.extend(more),
+                    one => parts.push(one),
+                }
+                Self::And(parts)
+            }
+            (left, Self::And(mut parts)) => {
+                parts.insert(0, left);
                 Self::And(parts)
             }
             (left, right) => Self::And(vec![left, right]),

@@ -117,6 +117,8 @@ pub(super) struct Draft {
     pub(super) keep: Keep,
     /// Sentences about what is only nearly the same.
     pub(super) differs: Vec<String>,
+    /// Sentences that a reader may want.
+    pub(super) comments: Vec<String>,
 }
 
 /// A policy as it will stand in the file.
@@ -156,29 +158,40 @@ impl Draft {
 }
 
 /// Where one vote is enough, the policy that keeps most has to be asked first: what it does not match, the
-/// next one sees. Drops come before all.
-pub(super) fn by_falling_share(written: &mut [Written]) {
+/// next one sees. Drops come before all. A budget for everything is asked after the conditions, which it would
+/// silence, and before a share of everything.
+pub(super) fn by_falling_share(written: &mut Vec<Written>) {
+    let is_budget_of_all =
+        |written: &Written| written.matches_everything() && written.draft.keep.at_most.is_some();
+    let (budgets, mut others): (Vec<Written>, Vec<Written>) = written.drain(..).partition(is_budget_of_all);
     let rank = |written: &Written| {
         let keep = &written.draft.keep;
         (!written.draft.drops, -keep.share.percent, keep.at_most.is_some())
     };
-    written.sort_by(|a, b| rank(a).partial_cmp(&rank(b)).unwrap_or(std::cmp::Ordering::Equal));
+    others.sort_by(|a, b| rank(a).partial_cmp(&rank(b)).unwrap_or(std::cmp::Ordering::Equal));
+    let share_of_all =
+        |written: &Written| written.matches_everything() && !written.draft.keep.is_everything();
+    let at = others.iter().position(share_of_all).unwrap_or(others.len());
+    others.splice(at..at, budgets);
+    *written = others;
 }
 
 /// Says of policies behind one that matches everything that they are never asked.
 pub(super) fn note_unreachable(written: &mut [Written]) {
     let Some(all) = written.iter().position(Written::matches_everything) else { return };
-    let (name, keeps_all) = (written[all].draft.name.clone(), written[all].draft.keep.is_everything());
-    for later in &mut written[all + 1..] {
-        let why = if keeps_all {
-            format!("never asked: `{name}` before it keeps everything, so the outcome is the same")
+    let (name, keep) = (written[all].draft.name.clone(), written[all].draft.keep.clone());
+    for later in written[all + 1..].iter_mut().map(|written| &mut written.draft) {
+        if keep.at_most.is_none() && later.keep.share.percent <= keep.share.percent {
+            let why = format!(
+                "never asked: `{name}` keeps {keep} of everything, and with it what this one would keep"
+            );
+            later.comments.push(why);
         } else {
-            format!(
-                "never asked: `{name}` before it matches everything and decides alone; what this policy would \
-                 have kept in addition is not kept"
-            )
-        };
-        later.draft.differs.push(why);
+            later.differs.push(format!(
+                "never asked: `{name}` matches everything and decides alone; what this policy would have kept beside \
+                 it is not kept"
+            ));
+        }
     }
 }
 

@@ -21,10 +21,8 @@ pub struct Scenario {
     pub name: String,
     #[serde(rename = "source")]
     _source: String,
-    #[serde(rename = "collector")]
-    _collector: Option<Value>,
-    #[serde(rename = "convert")]
-    _convert: Option<Value>,
+    pub collector: Option<Value>,
+    pub convert: Option<Convert>,
     #[serde(rename = "differs")]
     _differs: Option<String>,
     pub tailwater: Option<Value>,
@@ -37,6 +35,21 @@ pub struct Scenario {
     pub until: Option<f64>,
     #[serde(default)]
     pub expect: Entries,
+}
+
+/// What the converter makes of `collector`, where it is not plain.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Convert {
+    pub outcome: ConvertOutcome,
+    pub at: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConvertOutcome {
+    Refused,
+    Warned,
 }
 
 #[derive(Clone, Debug, Deserialize)]

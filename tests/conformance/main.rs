@@ -1,12 +1,13 @@
 //! Runs the scenarios of this folder, or of the one that `TAILWATER_CONFORMANCE` names, and says of each
 //! whether it holds. README.md describes their form.
 //!
-//! `cargo test --test conformance [-- WORDS]` runs those whose name contains the words. The parts of a scenario
-//! that are about the converter of Collector files (`collector`, `convert`) are read and not run.
+//! `cargo test --test conformance [-- WORDS]` runs those whose name contains the words. A scenario with a `collector`
+//! part runs a second time, with the policies that the converter makes of it.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a test prints and fails")]
 #![allow(unreachable_pub, reason = "modules of one test binary")]
 
+mod convert;
 mod expect;
 mod format;
 mod run;
@@ -22,6 +23,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use format::{Document, Scenario};
+use serde_json::Value;
 
 /// What may stand beside scenarios.
 const OTHER_FILES: [&str; 4] = ["README.md", "lint.py", "threshold_vectors.csv", "threshold_vectors.py"];
@@ -158,10 +160,27 @@ fn run_one(scenario: &Scenario) -> Verdict {
 }
 
 fn faults(scenario: &Scenario) -> anyhow::Result<Vec<String>> {
-    anyhow::ensure!(scenario.tailwater.is_some(), "a scenario of the converter alone");
+    let converted = convert::policies(scenario);
+    let mut faults = match &scenario.tailwater {
+        Some(tailwater) => faults_with(scenario, tailwater)?,
+        None => Vec::new(),
+    };
+    match converted {
+        Err(fault) => faults.push(fault),
+        Ok(Some(policies)) if scenario.tailwater.is_some() => {
+            let tailwater = convert::replaced(scenario, &policies);
+            let again = faults_with(scenario, &tailwater)?;
+            faults.extend(again.into_iter().map(|fault| format!("converted: {fault}")));
+        }
+        Ok(_) => {}
+    }
+    Ok(faults)
+}
+
+fn faults_with(scenario: &Scenario, tailwater: &Value) -> anyhow::Result<Vec<String>> {
     if scenario.expect.contains_key("config") {
         return expect::refused_config(scenario);
     }
-    let outcome = run::run(scenario)?;
+    let outcome = run::run(scenario, tailwater)?;
     expect::compare(scenario, &outcome)
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use anyhow::Context;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message;
+use serde_json::Value;
 use tailwater::buffer::{Key, State};
 use tailwater::config::{self, Config};
 use tailwater::exporter::outbox::Tail;
@@ -131,9 +132,8 @@ struct Run {
     outcome: Outcome,
 }
 
-/// Runs it to its end.
-pub fn run(scenario: &Scenario) -> anyhow::Result<Outcome> {
-    let tailwater = scenario.tailwater.as_ref().expect("a scenario that runs has a configuration");
+/// Runs it on a configuration to its end.
+pub fn run(scenario: &Scenario, tailwater: &Value) -> anyhow::Result<Outcome> {
     let config = settings::config(tailwater)?;
     let last_wait_ms = config.buffer.max_wait.as_millis() + 1000;
     let groups = scenario.spans.iter().filter(|line| line.repeat.is_some());

@@ -24,9 +24,7 @@ pub fn text(tailwater: &Value) -> Text {
             None => whole[key] = value.clone(),
         }
     }
-    let mut text = Text { text: String::new(), lines: BTreeMap::new() };
-    text.write("", &whole);
-    text
+    Text::of(&whole)
 }
 
 /// The configuration to run.
@@ -43,6 +41,12 @@ pub fn config(tailwater: &Value) -> anyhow::Result<Config> {
 }
 
 impl Text {
+    pub fn of(value: &Value) -> Self {
+        let mut text = Self { text: String::new(), lines: BTreeMap::new() };
+        text.write("", value);
+        text
+    }
+
     /// Whether a line belongs to a path, or to what should have held it.
     pub fn holds(&self, path: &str, line: usize) -> bool {
         let parent = path.rfind(['.', '[']).map_or("", |at| &path[..at]);

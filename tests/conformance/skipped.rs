@@ -1,6 +1,5 @@
 //! Scenarios that are not run, each with its reason. A row goes when what it waits for is there.
 
-const CONVERTER: &str = "about the converter of Collector files alone, which is not built";
 const STREAM: &str = "the units of a stream are not built: a trace without a root is one unit";
 const SPANSETS: &str = "several spansets, structure and aggregates are not built";
 const BUDGETS: &str = "budgets and formulas are not built";
@@ -8,12 +7,6 @@ const SHADOW: &str = "shadow policies are not built";
 const ROOT: &str = "buffer.root is not built";
 
 pub const SKIPPED: &[(&str, &str)] = &[
-    ("a combination without members is refused", CONVERTER),
-    ("a conjunction without members is refused", CONVERTER),
-    ("a combination the Collector cannot nest is refused in its file", CONVERTER),
-    ("a range without any bound is refused", CONVERTER),
-    ("a state spelled in lower case is refused in a Collector file", CONVERTER),
-    ("an empty list of states is refused", CONVERTER),
     ("a trace without a root is judged at the longest wait, by the spans whose parent is not here", STREAM),
     ("a failed message of a long connection is kept alone, and the connection with it", STREAM),
     ("a span that hangs on a sent message follows it and asks no policy", STREAM),

@@ -73,7 +73,7 @@ pub(super) fn add(policy: Section<'_>, name: &str, draft: &mut emit::Draft) -> R
             let keep = if drops { Keep::share(Portion::NOTHING) } else { part.keep };
             let (when, differs) = (part.when, part.differs);
             let (name, origin) = (name.to_owned(), kind.to_owned());
-            draft.add(Draft { name, line: at, origin, when, drops, keep, differs });
+            draft.add(Draft { name, line: at, origin, when, drops, keep, differs, comments: Vec::new() });
         }
         Err(Trouble::Mistake(mistake)) => return Err(mistake),
         Err(Trouble::Unsayable(why)) => {
@@ -128,8 +128,8 @@ fn inverted(settings: Section<'_>, when: Expr) -> Result<Part, Trouble> {
     }
     let mut part = Part::when(when.not());
     part.differs.push(
-        "invert_match: in Collectors before 0.136 a trace that this policy does not keep is dropped, whatever the \
-         other policies say; here they are asked"
+        "invert_match: where the Collector still counts inverted votes, a trace that this policy does not keep is \
+         dropped whatever the other policies say; here they are asked"
             .to_owned(),
     );
     Ok(part)
@@ -430,7 +430,16 @@ fn composite_member(
     match budgeted {
         Ok(Part { when, keep, differs, .. }) => {
             let (name, origin) = (name.to_owned(), format!("{kind}, of a composite"));
-            draft.add(Draft { name, line: at, origin, when, drops: false, keep, differs });
+            draft.add(Draft {
+                name,
+                line: at,
+                origin,
+                when,
+                drops: false,
+                keep,
+                differs,
+                comments: Vec::new(),
+            });
         }
         Err(Trouble::Mistake(mistake)) => return Err(mistake),
         Err(Trouble::Unsayable(why)) => {

@@ -141,6 +141,7 @@ fn add(scope: Environment<'_>, rule: Rule, kept: sampler::Kept, draft: &mut Draf
         drops,
         keep: kept.keep,
         differs: kept.differs,
+        comments: Vec::new(),
     });
 }
 
