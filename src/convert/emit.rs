@@ -189,11 +189,26 @@ fn write_condition(out: &mut String, key: &str, condition: &str) {
     }
 }
 
-/// Lines that a folded block joins to the same text: cut at single spaces outside of quotes.
+/// Lines that a folded block joins to the same text: cut before `&&` and `||` outside of quotes.
 fn folded(text: &str) -> Vec<String> {
-    let (mut lines, mut line, mut quote, mut escaped) = (Vec::new(), String::new(), None, false);
-    for word in text.split(' ') {
-        let inside = quote.is_some();
+    let mut lines: Vec<String> = Vec::new();
+    for chunk in chunks(text) {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + chunk.chars().count() + 7 <= WIDTH => {
+                line.push(' ');
+                line.push_str(&chunk);
+            }
+            _ => lines.push(chunk),
+        }
+    }
+    lines
+}
+
+/// The operands of a condition, all but the first with the operator before it.
+fn chunks(text: &str) -> Vec<String> {
+    let (mut chunks, mut quote, mut escaped) = (vec![String::new()], None, false);
+    for (number, word) in text.split(' ').enumerate() {
+        let begins = quote.is_none() && matches!(word, "&&" | "||");
         for c in word.chars() {
             match quote {
                 Some('"') if escaped => escaped = false,
@@ -203,16 +218,15 @@ fn folded(text: &str) -> Vec<String> {
                 _ => {}
             }
         }
-        let full = line.chars().count() + word.chars().count() + 7 > WIDTH;
-        if full && !inside && !line.is_empty() && !word.is_empty() {
-            lines.push(std::mem::take(&mut line));
-        } else if !lines.is_empty() || !line.is_empty() {
-            line.push_str(if line.is_empty() { "" } else { " " });
+        match chunks.last_mut() {
+            Some(chunk) if !begins => {
+                chunk.push_str(if number > 0 { " " } else { "" });
+                chunk.push_str(word);
+            }
+            _ => chunks.push(word.to_owned()),
         }
-        line.push_str(word);
     }
-    lines.push(line);
-    lines
+    chunks
 }
 
 #[cfg(test)]

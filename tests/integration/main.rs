@@ -11,6 +11,7 @@ mod support;
 
 mod backend;
 mod bad_input;
+mod convert;
 mod crash;
 mod monitoring;
 mod parquet;
