@@ -37,12 +37,13 @@
 //! [`receiver`], [`buffer`], [`sampler`], [`exporter`]. They do not know each other: [`pipeline`] connects them,
 //! recovers and drains, and is the only folder that spawns tasks and threads. [`telemetry`] tells what happens;
 //! [`config`] composes the sections that the stages own; [`convert`] writes them from the
-//! configuration of other samplers; [`cli`] is what a person types.
+//! configuration of other samplers; [`backtest`] judges traffic that is over; [`cli`] is what a person types.
 //!
 //! `trace`, `otlp`, `buffer` and `sampler` are plain values: no I/O, no runtime, no clock; `now` is passed in.
 //! Disks are reached through [`log::Storage`] alone, time through [`pipeline::Clock`], so that both can fail on
 //! purpose in a test.
 
+pub mod backtest;
 pub mod buffer;
 pub mod cli;
 pub mod config;

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 the arguments or the configuration are wrong.
 
+mod backtest;
 mod check;
 mod convert;
 mod demo;
@@ -30,6 +31,8 @@ Examples:
   tailwater check tailwater.yaml      find mistakes in a file without starting
   tailwater convert --from collector otel.yaml > tailwater.yaml
                                       move over from tail_sampling (or, --from refinery, from Refinery's rules)
+  tailwater backtest --config new.yaml --against tailwater.yaml ./tailwater-data
+                                      what new policies would have kept, and what changes hands
   tailwater demo                      see it work: a shop's traffic, sampled before your eyes
   tailwater why 4bf92f3577b34da6a3ce929d0e0e4736
                                       say what became of a trace, and why
@@ -85,6 +88,15 @@ enum Command {
     /// What cannot be said is named in the written file and on standard error, with line and reason.
     #[command(after_help = "Example: tailwater convert --from refinery rules.yaml --output tailwater.yaml")]
     Convert(convert::Options),
+    /// Judge traffic that is over by the policies of --config, and say what they would keep.
+    ///
+    /// INPUT is a data directory, whose input log has all traffic of its last data.input_keep; or a folder of kept
+    /// Parquet, where weights stand for what is missing; or a file of OTLP JSON lines, as a Collector's file exporter
+    /// writes them (plain, gzip or zstd).
+    #[command(
+        after_help = "Example: tailwater backtest --config new.yaml --against tailwater.yaml ./tailwater-data"
+    )]
+    Backtest(backtest::Options),
     /// Run a real instance in a temporary folder, send it a shop's traffic and show what it keeps.
     Demo(demo::Options),
     /// Judge and deliver everything a stopped instance has left in its data directory, then exit.
@@ -145,6 +157,7 @@ impl Arguments {
         let done = match self.command.take() {
             None => self.serve(),
             Some(Command::Check { file }) => check::run(file.or(self.config).as_deref()),
+            Some(Command::Backtest(options)) => backtest::run(&options, self.config.as_deref()),
             Some(Command::Convert(options)) => convert::run(&options),
             Some(Command::Demo(options)) => demo::run(&options),
             Some(Command::Drain { data_dir, timeout }) => self.drain(data_dir, timeout),

@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn a_long_condition_is_folded_outside_of_its_quotes() {
         let part = "span.a = \"two  words \\\" || {\" || span.b =~ `a b`";
-        let condition = format!("{{ {} }}", vec![part; 6].join(" || "));
+        let condition = format!("{{ {} }}", [part; 6].join(" || "));
         let mut out = String::from("policy:\n");
         write_condition(&mut out, "match", &condition);
         let read: std::collections::HashMap<String, std::collections::HashMap<String, String>> =

@@ -15,7 +15,7 @@ use crate::buffer::{Candidate, Judgement, Lesson, Moment, Now, SHARDS, Sent, Set
 use crate::exporter::outbox::{Kept, Outbox};
 use crate::otlp::{self, SpanView, ValueView};
 use crate::sampler::{Learned, OperationKey, Spans, Unit, UnitSpan};
-use crate::trace::{Decision, PolicyId, Reason, TenantId, WeightRule};
+use crate::trace::{Decision, PolicyId, Reason, TenantId, TraceId, WeightRule};
 
 /// Traces judged between two looks at a shard's lock.
 const ROUND: usize = 512;
@@ -51,17 +51,23 @@ impl JudgeTallies {
     }
 }
 
+/// Is told of verdicts by which nothing leaves; all others are in the outbox.
+pub trait Witness: std::fmt::Debug + Send + Sync {
+    fn dropped(&self, tenant: &str, trace: TraceId, policy: PolicyId);
+}
+
 /// See the module. One judge an engine.
 #[derive(Debug)]
 pub(super) struct Judge {
     engine: Arc<Engine>,
     outbox: Arc<Outbox>,
     pub(super) tallies: Arc<JudgeTallies>,
+    pub(super) witness: Option<Arc<dyn Witness>>,
 }
 
 impl Judge {
     pub(super) fn new(engine: Arc<Engine>, outbox: Arc<Outbox>, tallies: Arc<JudgeTallies>) -> Self {
-        Self { engine, outbox, tallies }
+        Self { engine, outbox, tallies, witness: None }
     }
 
     /// Judges what is due now, in rounds, while `may_go_on`. Returns how many traces that were.
@@ -120,8 +126,20 @@ impl Judge {
                 (candidate, settlement, lesson)
             })
             .collect();
+        if let Some(witness) = &self.witness {
+            self.tell(&**witness, &verdicts);
+        }
         let charge = |segment, bytes| self.engine.memory.charge(segment, bytes);
         self.engine.buffer.settle(shard, verdicts.into_iter(), moment(now, in_force), charge);
+    }
+
+    fn tell(&self, witness: &dyn Witness, verdicts: &[(Candidate, Settlement, Option<Lesson>)]) {
+        for (candidate, settlement, _) in verdicts {
+            if let Settlement::Dropped(policy) = settlement {
+                let tenant = self.engine.tenant_name(candidate.key.tenant);
+                witness.dropped(&tenant, candidate.key.trace, *policy);
+            }
+        }
     }
 
     /// Decides one trace; what is kept is in the outbox when this returns.

@@ -43,6 +43,8 @@ use tracing::{info, warn};
 pub use build::Settings;
 pub use clock::{Clock, SystemClock};
 pub use engine::{Engine, MESSAGE_BYTES_MAX, Parts, Stored, Unstored};
+
+pub use judge::Witness;
 pub use reload::Refused;
 pub use simulation::Simulation;
 

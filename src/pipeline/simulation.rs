@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use super::build::{Core, Place};
 use super::engine::Engine;
+use super::judge::Witness;
 use super::keeper::STATE_FIRST_MS;
 use super::reload::Reloads;
 use super::{Settings, joined};
@@ -41,6 +42,11 @@ impl Simulation {
         telemetry.register(reloads.clone());
         core.engine.clock.start();
         Ok(Self { core, telemetry, reloads, state_due_ms: STATE_FIRST_MS, failure, _place: place })
+    }
+
+    /// Tells somebody of every verdict by which nothing leaves.
+    pub fn tell(&mut self, witness: Arc<dyn Witness>) {
+        self.core.judge_loop.judge.witness = Some(witness);
     }
 
     /// What a port does with a request.

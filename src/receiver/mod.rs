@@ -30,6 +30,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 pub use config::Config;
+pub(crate) use json::to_protobuf as json_to_protobuf;
 pub use metrics::Metrics;
 pub use rejection::{Cause, Rejection};
 

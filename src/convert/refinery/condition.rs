@@ -386,7 +386,7 @@ fn equal(name: &str, value: &str, datatype: &str) -> Inner {
     match datatype {
         "bool" => tests.extend([value.to_owned()].into_iter().filter(|_| is_bool).chain([text])),
         "number" => tests.push(value.to_owned()),
-        _ if is_number && datatype != "" => tests.extend([value.to_owned(), text]),
+        _ if is_number && !datatype.is_empty() => tests.extend([value.to_owned(), text]),
         "string" if is_bool => tests.extend([value.to_owned(), text]),
         _ => tests.push(text),
     }

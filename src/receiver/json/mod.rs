@@ -24,7 +24,7 @@ pub(super) fn converted_len_max(text: usize) -> usize {
 }
 
 /// Converts an `ExportTraceServiceRequest`.
-pub(super) fn to_protobuf(text: &[u8]) -> Result<Bytes, Rejection> {
+pub(crate) fn to_protobuf(text: &[u8]) -> Result<Bytes, Rejection> {
     let malformed = |error: serde_json::Error| Rejection::Malformed(format!("JSON: {error}"));
     let mut out = Vec::with_capacity(converted_len_max(text.len()));
     let mut deserializer = serde_json::Deserializer::from_slice(text);
