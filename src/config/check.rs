@@ -6,7 +6,7 @@ use serde_saphyr::Location;
 
 use super::mistake::Source;
 use super::tree::{Kind, Node};
-use super::{Config, Mistake, place};
+use super::{Config, Input, Mistake, place};
 use crate::exporter::parquet::Target;
 use crate::log::grouped::SEGMENT_MAX;
 use crate::sampler::{Policies, PolicyConfig};
@@ -129,6 +129,9 @@ fn room(config: &Config, notes: &mut Notes<'_>) {
         && memory < MEMORY_MIN
     {
         notes.add("buffer.memory", format!("found {memory}, expected at least {MEMORY_MIN}"));
+    }
+    if config.data.input == Input::Memory && config.data.input_keep.as_millis() > 0 {
+        notes.add("data.input_keep", "there is nothing to keep: data.input is memory");
     }
     if config.data.disk < DISK_MIN {
         notes.add("data.disk", format!("found {}, expected at least {DISK_MIN}", config.data.disk));

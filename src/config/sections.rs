@@ -27,6 +27,8 @@ pub struct Data {
     pub sync: Sync,
     pub when_full: WhenFull,
     pub input: Input,
+    /// Judged input is kept this long for `backtest`, within `disk`.
+    pub input_keep: HumanDuration,
     pub on_shutdown: OnShutdown,
     /// What is not delivered by then stays on disk.
     pub drain_timeout: HumanDuration,
@@ -82,6 +84,7 @@ impl Default for Data {
             sync: Sync::default(),
             when_full: WhenFull::default(),
             input: Input::default(),
+            input_keep: HumanDuration::from_secs(0),
             on_shutdown: OnShutdown::default(),
             drain_timeout: HumanDuration::from_secs(300),
         }

@@ -21,6 +21,7 @@ use super::intake::Intake;
 use super::judge::{Judge, JudgeTallies};
 use super::keeper::{Alarm, JudgeLoop, Judging, KeepLoop, KeeperTallies, Keeping};
 use super::metrics::PipelineMetrics;
+use super::past::Past;
 use super::recover::{self, Recovered};
 use super::reload::{self, Reloads};
 use super::state::{self, Saved, Snapshot};
@@ -233,7 +234,10 @@ impl Core {
         tell(&recovered);
         engine.ledger.lost_bytes(ledger::CORRUPT, recovered.lost_bytes);
 
+        let keep_ms = config.data.input_keep.as_millis();
+        let past = Past::open(storage.clone(), &place.data, keep_ms, engine.clock.arrival_ms());
         let keep_loop = KeepLoop {
+            past: Arc::new(past.context("read past input")?),
             disk: disk.clone(),
             storage: storage.clone(),
             outbox: outbox.clone(),
@@ -265,6 +269,7 @@ impl Core {
             outbox: outbox.clone(),
             judge: judge.tallies.clone(),
             keeper: tallies.clone(),
+            past: self.keep_loop.past.clone(),
         }
     }
 }

@@ -44,6 +44,16 @@ impl DiskBudget {
         self.input.load(Relaxed)
     }
 
+    /// What the logs leave of the budget, but for a quarter of it in which they may grow at any moment; and no more
+    /// than leaves that much of the disk itself, beside `past` bytes that are there already.
+    pub(super) fn spare(&self, outbox: &Outbox, past: u64, available: Option<u64>) -> u64 {
+        let growth = self.limit / 4;
+        let used = self.input_bytes() + outbox.log().bytes_on_disk();
+        let of_budget = (self.limit - growth).saturating_sub(used);
+        let of_disk = available.map_or(u64::MAX, |free| past.saturating_add(free).saturating_sub(growth));
+        of_budget.min(of_disk)
+    }
+
     /// Looks at what is on disk. To be called many times a second. True: what is refused has changed.
     pub(super) fn look(&self, outbox: &Outbox) -> bool {
         let (input, outbox) = (self.input_bytes(), outbox.log().bytes_on_disk());

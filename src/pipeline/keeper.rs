@@ -16,10 +16,11 @@ use super::budget::Budget;
 use super::disk::DiskBudget;
 use super::engine::Engine;
 use super::judge::Judge;
+use super::past::Past;
 use super::reload::Change;
 use super::state::{Highest, Snapshot};
 use crate::exporter::outbox::Outbox;
-use crate::log::{Storage, segment};
+use crate::log::Storage;
 
 /// Between two looks at what is due.
 const JUDGE_EVERY: Duration = Duration::from_millis(20);
@@ -255,6 +256,7 @@ pub(super) struct KeepLoop {
     pub(super) storage: Arc<dyn Storage>,
     pub(super) outbox: Arc<Outbox>,
     pub(super) engine: Arc<Engine>,
+    pub(super) past: Arc<Past>,
     pub(super) input_dir: PathBuf,
     pub(super) state_path: PathBuf,
     pub(super) tallies: Arc<KeeperTallies>,
@@ -293,7 +295,8 @@ impl KeepLoop {
                 // On a slow disk they wait, and the newest says all.
                 Ok(snapshot) => self.keep(&snapshots.try_iter().last().unwrap_or(snapshot)),
                 Err(RecvTimeoutError::Timeout) => {
-                    self.outbox.tick(self.engine.clock.arrival_ms()).context("save the cursors")
+                    let ticked = self.outbox.tick(self.engine.clock.arrival_ms()).context("save the cursors");
+                    ticked.and_then(|()| self.trim())
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
             };
@@ -314,10 +317,20 @@ impl KeepLoop {
         self.tallies.states_written.fetch_add(1, Relaxed);
         self.tallies.state_bytes.store(bytes as u64, Relaxed);
         self.tallies.low_water_segment.store(u64::from(snapshot.low_water.segment), Relaxed);
-        let freed = segment::delete_below(&*self.storage, &self.input_dir, snapshot.low_water.segment)
-            .context("delete input segments")?;
-        self.disk.shrank(freed);
+        let now_ms = self.engine.clock.arrival_ms();
+        let freed = self.past.take_below(&self.input_dir, snapshot.low_water.segment, now_ms);
+        self.disk.shrank(freed.context("delete input segments")?);
+        self.trim()?;
         self.outbox.delete_settled(snapshot.outbox_covered).context("delete outbox segments")
+    }
+}
+
+impl KeepLoop {
+    /// Past input gives way to the logs.
+    fn trim(&self) -> anyhow::Result<()> {
+        let available = self.storage.available(&self.input_dir);
+        let spare = self.disk.spare(&self.outbox, self.past.bytes(), available);
+        self.past.trim(self.engine.clock.arrival_ms(), spare).context("delete past input")
     }
 }
 

@@ -8,6 +8,7 @@ use super::disk::DiskBudget;
 use super::engine::Engine;
 use super::judge::JudgeTallies;
 use super::keeper::KeeperTallies;
+use super::past::Past;
 use crate::exporter::metrics::Lost;
 use crate::exporter::outbox::Outbox;
 use crate::telemetry::{Families, Source};
@@ -20,6 +21,7 @@ pub(super) struct PipelineMetrics {
     pub(super) outbox: Arc<Outbox>,
     pub(super) judge: Arc<JudgeTallies>,
     pub(super) keeper: Arc<KeeperTallies>,
+    pub(super) past: Arc<Past>,
 }
 
 impl Source for PipelineMetrics {
@@ -79,9 +81,8 @@ impl PipelineMetrics {
     }
 
     fn disk(&self, out: &mut Families) {
-        for (log, bytes) in
-            [("input", self.disk.input_bytes()), ("outbox", self.outbox.log().bytes_on_disk())]
-        {
+        let (input, outbox) = (self.disk.input_bytes(), self.outbox.log().bytes_on_disk());
+        for (log, bytes) in [("input", input), ("outbox", outbox), ("past", self.past.bytes())] {
             out.gauge("tailwater_log_disk_bytes", "Bytes of a log on disk.", &[("log", log)], bytes as f64);
         }
         let low = self.keeper.low_water_segment.load(Relaxed);

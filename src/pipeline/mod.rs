@@ -18,6 +18,7 @@ mod intake;
 mod judge;
 mod keeper;
 mod metrics;
+mod past;
 mod piece;
 mod recover;
 mod red;
@@ -43,7 +44,6 @@ use tracing::{info, warn};
 pub use build::Settings;
 pub use clock::{Clock, SystemClock};
 pub use engine::{Engine, MESSAGE_BYTES_MAX, Parts, Stored, Unstored};
-
 pub use judge::Witness;
 pub use reload::Refused;
 pub use simulation::Simulation;

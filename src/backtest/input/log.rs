@@ -1,7 +1,8 @@
 //! An input log, as it was written.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::vec::IntoIter;
 
 use anyhow::Context;
 
@@ -11,24 +12,34 @@ use crate::trace::Position;
 
 pub(super) struct Log {
     reader: Reader,
+    ahead: IntoIter<PathBuf>,
     now_ms: u64,
     read: u64,
     lost: u64,
 }
 
 impl Log {
-    pub(super) fn open(dir: &Path) -> anyhow::Result<Self> {
-        let reader = Reader::open(Arc::new(Disk), dir, Position::default())
-            .with_context(|| format!("read {}", dir.display()))?;
-        Ok(Self { reader, now_ms: 0, read: 0, lost: 0 })
+    /// One folder after the other.
+    pub(super) fn open(folders: &[PathBuf]) -> anyhow::Result<Self> {
+        let mut ahead = folders.to_vec().into_iter();
+        let first = ahead.next().context("an input log has a folder")?;
+        Ok(Self { reader: reader(&first)?, ahead, now_ms: 0, read: 0, lost: 0 })
     }
+}
+
+fn reader(folder: &Path) -> anyhow::Result<Reader> {
+    Reader::open(Arc::new(Disk), folder, Position::default())
+        .with_context(|| format!("read {}", folder.display()))
 }
 
 impl Arrivals for Log {
     fn next(&mut self) -> anyhow::Result<Option<Arrival>> {
         loop {
             match self.reader.next().context("read the input log")? {
-                None => return Ok(None),
+                None => match self.ahead.next() {
+                    Some(folder) => self.reader = reader(&folder)?,
+                    None => return Ok(None),
+                },
                 Some(ReadItem::Record(record)) => {
                     self.read += record.bytes.len() as u64;
                     // The clock of the machine may have been set back.

@@ -61,6 +61,7 @@ impl fmt::Display for Kind {
 pub struct Source {
     kind: Kind,
     path: PathBuf,
+    /// Or folders, of an input log.
     files: Vec<PathBuf>,
     bytes: u64,
 }
@@ -79,12 +80,16 @@ impl Source {
                 bytes: metadata.len(),
             });
         }
-        for dir in [path.join("input"), path.to_owned()] {
-            let segments =
-                segment::numbers(&Disk, &dir).with_context(|| format!("read {}", dir.display()))?;
-            if !segments.is_empty() {
-                let bytes = segments.iter().map(|(_, bytes)| bytes).sum();
-                return Ok(Self { kind: Kind::InputLog, path: dir, files: Vec::new(), bytes });
+        // Of a data directory; else the folder itself.
+        for folders in [vec![path.join("past"), path.join("input")], vec![path.to_owned()]] {
+            let mut bytes = 0;
+            for folder in &folders {
+                let segments = segment::numbers(&Disk, folder);
+                let segments = segments.with_context(|| format!("read {}", folder.display()))?;
+                bytes += segments.iter().map(|(_, bytes)| bytes).sum::<u64>();
+            }
+            if bytes > 0 {
+                return Ok(Self { kind: Kind::InputLog, path: path.to_owned(), files: folders, bytes });
             }
         }
         let mut files = Vec::new();
@@ -117,7 +122,7 @@ impl Source {
 
     pub(super) fn open(&self) -> anyhow::Result<Box<dyn Arrivals>> {
         Ok(match self.kind {
-            Kind::InputLog => Box::new(log::Log::open(&self.path)?),
+            Kind::InputLog => Box::new(log::Log::open(&self.files)?),
             Kind::Parquet => Box::new(parquet::Files::new(self.files.clone())),
             Kind::JsonLines => Box::new(json::Lines::open(&self.path)?),
         })

@@ -1,0 +1,180 @@
+//! Requests that are judged and needed no more, kept on for a while: `data.input_keep`.
+//!
+//! A segment that leaves the input log is moved to `data/past` instead of being deleted, for `tailwater backtest` to
+//! read. Nothing here is ever read by a running instance, and nobody is refused because of it: it has what the logs
+//! leave of `data.disk`, and gives way to them.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tracing::info;
+
+use crate::log::{Open, SegmentHeader, Storage, segment};
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Past {
+    storage: Arc<dyn Storage>,
+    dir: PathBuf,
+    keep_ms: u64,
+    /// Oldest first.
+    files: Mutex<VecDeque<PastFile>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct PastFile {
+    number: u32,
+    bytes: u64,
+    /// No request in it came later.
+    until_ms: u64,
+}
+
+impl Past {
+    /// Takes up what a former life left.
+    pub(super) fn open(
+        storage: Arc<dyn Storage>,
+        data: &Path,
+        keep_ms: u64,
+        now_ms: u64,
+    ) -> io::Result<Self> {
+        let dir = data.join("past");
+        if keep_ms > 0 {
+            storage.create_dir_all(&dir)?;
+        }
+        let found = segment::numbers(&*storage, &dir)?;
+        let mut files = VecDeque::with_capacity(found.len());
+        let mut until_ms = now_ms;
+        for (number, bytes) in found.into_iter().rev() {
+            files.push_front(PastFile { number, bytes, until_ms });
+            // Opened before the one behind it.
+            until_ms = opened_ms(&*storage, &dir, number)?.unwrap_or(until_ms).min(until_ms);
+        }
+        Ok(Self { storage, dir, keep_ms, files: Mutex::new(files) })
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.files.lock().iter().map(|file| file.bytes).sum()
+    }
+
+    /// Takes the segments below `number` from the input log. Returns how many bytes they held.
+    pub(super) fn take_below(&self, input: &Path, number: u32, now_ms: u64) -> io::Result<u64> {
+        if self.keep_ms == 0 {
+            return segment::delete_below(&*self.storage, input, number);
+        }
+        let mut taken = 0;
+        let found = segment::numbers(&*self.storage, input)?;
+        for (old, bytes) in found.into_iter().take_while(|(old, _)| *old < number) {
+            self.storage.rename(&segment::path(input, old), &segment::path(&self.dir, old))?;
+            self.files.lock().push_back(PastFile { number: old, bytes, until_ms: now_ms });
+            taken += bytes;
+        }
+        Ok(taken)
+    }
+
+    /// Deletes what is too old, and the oldest of what has no room: there is room for `spare` bytes.
+    pub(super) fn trim(&self, now_ms: u64, spare: u64) -> io::Result<()> {
+        let mut files = self.files.lock();
+        let mut bytes: u64 = files.iter().map(|file| file.bytes).sum();
+        let mut crowded = 0;
+        while let Some(oldest) = files.front().copied() {
+            let too_old = oldest.until_ms.saturating_add(self.keep_ms) <= now_ms;
+            if !too_old && bytes <= spare {
+                break;
+            }
+            self.storage.remove(&segment::path(&self.dir, oldest.number))?;
+            files.pop_front();
+            bytes -= oldest.bytes;
+            crowded += u32::from(!too_old);
+        }
+        if crowded > 0 {
+            info!(segments = crowded, "past input is deleted before its time: the disk budget has no room");
+        }
+        Ok(())
+    }
+}
+
+fn opened_ms(storage: &dyn Storage, dir: &Path, number: u32) -> io::Result<Option<u64>> {
+    let file = storage.open(&segment::path(dir, number), Open::Read)?;
+    Ok(SegmentHeader::read(&*file, number)?.ok().map(|header| header.opened_ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::log::SimDisk;
+
+    const INPUT: &str = "data/input";
+    const HOUR_MS: u64 = 3_600_000;
+
+    /// Segments of 1,000 bytes, opened a minute after each other.
+    fn disk(segments: u32) -> SimDisk {
+        let disk = SimDisk::new(1);
+        for number in 1..=segments {
+            let opened_ms = u64::from(number) * 60_000;
+            let header =
+                SegmentHeader { number, uuid: Uuid::nil(), opened_ms, attributes: bytes::Bytes::new() };
+            let mut content = header.encode();
+            content.resize(1_000, 0);
+            disk.put(&segment::path(Path::new(INPUT), number), content);
+        }
+        disk
+    }
+
+    fn past(disk: &SimDisk, keep_ms: u64, now_ms: u64) -> Past {
+        Past::open(disk.storage(), Path::new("data"), keep_ms, now_ms).unwrap()
+    }
+
+    fn numbers(disk: &SimDisk, dir: &str) -> Vec<u32> {
+        let found = segment::numbers(&*disk.storage(), Path::new(dir)).unwrap();
+        found.into_iter().map(|(number, _)| number).collect()
+    }
+
+    #[test]
+    fn without_a_time_segments_are_deleted() {
+        let disk = disk(3);
+        assert_eq!(past(&disk, 0, 0).take_below(Path::new(INPUT), 3, 0).unwrap(), 2_000);
+        assert_eq!((numbers(&disk, INPUT), numbers(&disk, "data/past")), (vec![3], vec![]));
+    }
+
+    #[test]
+    fn segments_stay_for_their_time() {
+        let disk = disk(4);
+        let past = past(&disk, HOUR_MS, 0);
+        assert_eq!(past.take_below(Path::new(INPUT), 2, 60_000).unwrap(), 1_000);
+        assert_eq!(past.take_below(Path::new(INPUT), 4, 120_000).unwrap(), 2_000);
+        past.trim(HOUR_MS + 59_999, u64::MAX).unwrap();
+        assert_eq!(numbers(&disk, "data/past"), [1, 2, 3]);
+        past.trim(HOUR_MS + 60_000, u64::MAX).unwrap();
+        assert_eq!(numbers(&disk, "data/past"), [2, 3]);
+    }
+
+    #[test]
+    fn the_oldest_give_way_when_room_is_short() {
+        let disk = disk(4);
+        let past = past(&disk, HOUR_MS, 0);
+        past.take_below(Path::new(INPUT), 5, 0).unwrap();
+        past.trim(0, 2_500).unwrap();
+        assert_eq!((numbers(&disk, "data/past"), past.bytes()), (vec![3, 4], 2_000));
+        past.trim(0, 0).unwrap();
+        assert_eq!((numbers(&disk, "data/past"), past.bytes()), (vec![], 0));
+    }
+
+    #[test]
+    fn a_new_life_knows_how_old_they_are_and_clears_them_if_they_are_no_longer_wanted() {
+        let disk = disk(3);
+        past(&disk, HOUR_MS, 0).take_below(Path::new(INPUT), 4, 0).unwrap();
+        let now_ms = HOUR_MS + 150_000;
+        let again = past(&disk, HOUR_MS, now_ms);
+        assert_eq!(again.bytes(), 3_000);
+        again.trim(now_ms, u64::MAX).unwrap();
+        assert_eq!(numbers(&disk, "data/past"), [2, 3], "the second opened 150 s before the hour was over");
+        let unwanted = past(&disk, 0, now_ms);
+        unwanted.trim(now_ms, u64::MAX).unwrap();
+        assert_eq!(numbers(&disk, "data/past"), [] as [u32; 0]);
+    }
+}
