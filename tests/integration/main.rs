@@ -10,6 +10,7 @@
 mod support;
 
 mod backend;
+mod backtest;
 mod bad_input;
 mod convert;
 mod crash;
