@@ -187,7 +187,7 @@ mod tests {
     fn parcel(trace: u8, policy: &str, keep: f64) -> Parcel {
         let threshold = ((1.0 - keep) * EVERYTHING) as u64;
         let piece = Piece {
-            trace_id: vec![trace; 16],
+            trace_id: vec![trace; 16].into(),
             policy: policy.to_owned(),
             threshold,
             spans: 3,

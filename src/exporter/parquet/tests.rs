@@ -465,6 +465,37 @@ fn assert_reads_back(request: &ExportTraceServiceRequest) -> Vec<HashMap<String,
     rows
 }
 
+/// The same through the product's own reader.
+fn assert_restores(request: &ExportTraceServiceRequest) {
+    let (file, _) = file(vec![piece(request)]);
+    let stored = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(stored.path(), &file).unwrap();
+    let restored = |restored: Result<Restored, RestoreError>| {
+        let Restored { resource, resource_schema_url, scope, scope_schema_url, span, weight, decided_ms } =
+            restored.unwrap();
+        assert_eq!(decided_ms, 1_750_000_000_123);
+        assert!(weight >= 1.0);
+        Sent { span, scope, scope_schema_url, resource, resource_schema_url }.normal()
+    };
+    let found: Vec<String> = restore(stored.path()).unwrap().map(restored).collect();
+    for (found, sent) in found.iter().zip(sent(request)) {
+        assert_eq!(*found, sent);
+    }
+    assert_eq!(found.len(), sent(request).len());
+}
+
+#[test]
+fn a_file_is_restored_to_what_was_sent() {
+    assert_restores(&everything());
+}
+
+#[test]
+fn a_file_of_somebody_else_is_no_source_of_spans() {
+    let stored = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(stored.path(), "PAR1 and then nothing").unwrap();
+    assert!(matches!(restore(stored.path()), Err(RestoreError::Parquet(_))));
+}
+
 #[test]
 fn everything_that_a_span_can_say_reads_back() {
     let rows = assert_reads_back(&everything());
