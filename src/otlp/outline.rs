@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use super::schema::{request, resource_spans, scope_spans};
+use super::view::{Located, ResourceSpansView, ScopeSpansView, locate};
 use super::wire::{Cursor, Fields};
 
 /// Words of a scope: four ranges.
@@ -40,6 +41,15 @@ impl<'a> Outline<'a> {
             note_resource(message, message.as_ptr().addr() - body.as_ptr().addr(), &mut words)
         });
         if resources == Some(0..body.len()) { words } else { Vec::new() }
+    }
+
+    /// As [`locate`], without a walk over the request if this has noted it.
+    pub fn locate<'b>(&self, body: &'b [u8], at: u32) -> Option<Located<'b>> {
+        let Some(place) = self.place_of(at) else { return locate(body, at) };
+        Some(Located {
+            resource_spans: ResourceSpansView::new(body.get(place.resource_spans)?),
+            scope_spans: ScopeSpansView::new(body.get(place.scope_spans)?),
+        })
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -112,6 +122,9 @@ mod tests {
             let located = locate(&body, span.at).unwrap();
             assert_eq!(&body[place.resource_spans], located.resource_spans.as_bytes());
             assert_eq!(&body[place.scope_spans], located.scope_spans.as_bytes());
+            let again = Outline::new(&words).locate(&body, span.at).unwrap();
+            assert_eq!(again.scope_spans.as_bytes(), located.scope_spans.as_bytes());
+            assert_eq!(again.resource_spans.as_bytes(), located.resource_spans.as_bytes());
             assert!(place.spans.contains(&(span.at as usize)));
         })
         .unwrap();

@@ -5,6 +5,7 @@
 //! them, or if it is kept.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -13,12 +14,15 @@ use super::piece::{self, Parcel};
 use super::red;
 use crate::buffer::{Candidate, Judgement, Lesson, Moment, Now, SHARDS, Sent, Settlement, SpanRef};
 use crate::exporter::outbox::{Kept, Outbox};
-use crate::otlp::{self, SpanView, ValueView};
-use crate::sampler::{Learned, OperationKey, Spans, Unit, UnitSpan};
+use crate::otlp::{Outline, SpanView, ValueView};
+use crate::sampler::{Learned, OperationKey, ReadSpans, Spans, Unit, UnitSpan};
 use crate::trace::{Decision, PolicyId, Reason, TenantId, TraceId, WeightRule};
 
 /// Traces judged between two looks at a shard's lock.
 const ROUND: usize = 512;
+
+/// Bytes of spans that the conditions of one judgement read.
+const READ_BYTES_MAX: usize = 16 << 20;
 
 /// Counters of judgements; the ledger has the spans.
 #[derive(Debug, Default)]
@@ -29,6 +33,8 @@ pub(super) struct JudgeTallies {
     pub(super) lone_roots: AtomicU64,
     pub(super) upgrades: AtomicU64,
     pub(super) inconsistent: AtomicU64,
+    /// Judgements of which the conditions did not read all spans.
+    pub(super) partly_read: AtomicU64,
     /// Milliseconds from the opening of a trace to its judgement, summed.
     pub(super) waited_ms: AtomicU64,
 }
@@ -193,7 +199,7 @@ impl Judge {
         let tenant = candidate.key.tenant;
         let operation = names.as_ref().map(|names| names.key(tenant));
         let duration = root.as_ref().and_then(|root| duration_ns(root, candidate));
-        let reachable = ReachableSpans { judge: self, shard, candidate };
+        let reachable = ReachableSpans { judge: self, shard, candidate, read: OnceCell::new() };
         let unit = Unit {
             bits: (candidate.summary.generation == in_force.generation).then_some(candidate.summary.bits),
             randomness: candidate.summary.randomness(candidate.key.trace),
@@ -280,7 +286,7 @@ impl Located {
     }
 
     fn unit_span(&self) -> Option<UnitSpan<'_>> {
-        let place = otlp::locate(&self.request.body, self.at)?;
+        let place = Outline::new(&self.request.outline).locate(&self.request.body, self.at)?;
         Some(UnitSpan {
             span: SpanView::new(self.message()),
             resource_spans: place.resource_spans,
@@ -289,21 +295,37 @@ impl Located {
     }
 }
 
-/// The spans of a judgement, read when a condition asks for them.
+/// The spans of a judgement, read when a condition first asks for them.
 struct ReachableSpans<'a> {
     judge: &'a Judge,
     shard: usize,
     candidate: &'a Candidate,
+    read: OnceCell<(Vec<Located>, bool)>,
+}
+
+impl ReachableSpans<'_> {
+    /// The newest spans, as many as may be read, and whether that is all. What is new is the newest.
+    fn newest(&self) -> (Vec<Located>, bool) {
+        let reachable = self.judge.engine.buffer.reachable(self.shard, self.candidate);
+        let mut room = READ_BYTES_MAX;
+        let newest = reachable.spans.iter().rev().take_while(|span| {
+            let fits = span.len() as usize <= room;
+            room = room.saturating_sub(span.len() as usize);
+            fits
+        });
+        let located: Vec<_> = newest.map(|span| self.judge.located(*span)).collect();
+        let complete = located.len() == reachable.spans.len();
+        if !complete {
+            self.judge.tallies.partly_read.fetch_add(1, Relaxed);
+        }
+        (located.into_iter().flatten().collect(), complete)
+    }
 }
 
 impl Spans for ReachableSpans<'_> {
-    fn any(&self, test: &mut dyn FnMut(&UnitSpan<'_>) -> bool) -> bool {
-        let reachable = self.judge.engine.buffer.reachable(self.shard, self.candidate);
-        // Newest first: what is new is what an earlier judgement has not seen.
-        reachable.spans.iter().rev().any(|span| {
-            let located = self.judge.located(*span);
-            located.as_ref().and_then(Located::unit_span).is_some_and(|span| test(&span))
-        })
+    fn read(&self) -> ReadSpans<'_> {
+        let (located, complete) = self.read.get_or_init(|| self.newest());
+        ReadSpans { spans: located.iter().filter_map(Located::unit_span).collect(), complete: *complete }
     }
 }
 

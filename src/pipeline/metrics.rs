@@ -75,6 +75,11 @@ impl PipelineMetrics {
             ("lone_roots", "Units of a root and nothing else.", &self.judge.lone_roots),
             ("upgrades", "Traces of which a drop became a keep.", &self.judge.upgrades),
             ("inconsistent_spans", "Spans whose th was above their randomness.", &self.judge.inconsistent),
+            (
+                "partly_read_units",
+                "Units too large for the conditions on them to be asked of all their spans.",
+                &self.judge.partly_read,
+            ),
         ] {
             out.counter(&format!("tailwater_sampler_{name}_total"), help, &[], tally.load(Relaxed));
         }

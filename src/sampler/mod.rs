@@ -19,4 +19,4 @@ pub use config::{ConditionText, Keep, PolicyConfig, PolicyName};
 pub use policy::{CompileError, Policies, Warning};
 pub use slow::{Learned, OperationKey, Percentile, Slow};
 pub use traceql::{FOLDS_MAX, QueryError};
-pub use unit::{Spans, Unit, UnitSpan};
+pub use unit::{ReadSpans, Spans, Unit, UnitSpan};

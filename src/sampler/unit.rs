@@ -6,8 +6,8 @@ use crate::trace::{PolicyId, Randomness};
 
 /// Spans that are judged together.
 ///
-/// Most units are decided by `bits`, `root` and `operation`; `spans` is asked only by conditions that need
-/// the bytes of spans.
+/// Most units are decided by `bits`, `root` and `operation`; `spans` is read only by conditions that need the bytes of
+/// spans, and once for all of them.
 #[derive(Clone, Copy)]
 pub struct Unit<'a> {
     /// What the spans' folds gave, OR-ed. None: folded under another generation of policies.
@@ -35,21 +35,29 @@ pub struct UnitSpan<'a> {
     pub scope_spans: ScopeSpansView<'a>,
 }
 
-/// Lists the spans of a unit, when asked.
+/// Reads the spans of a unit, when asked.
 pub trait Spans {
-    /// Shows the spans to `test` until it is true of one; says whether it was.
-    fn any(&self, test: &mut dyn FnMut(&UnitSpan<'_>) -> bool) -> bool;
+    /// The spans, or as many of them as a judgement may read: those that are new, then the newest others.
+    fn read(&self) -> ReadSpans<'_>;
+}
+
+/// Spans of a unit.
+#[derive(Clone, Debug, Default)]
+pub struct ReadSpans<'a> {
+    pub spans: Vec<UnitSpan<'a>>,
+    /// There are no others.
+    pub complete: bool,
 }
 
 impl Spans for [UnitSpan<'_>] {
-    fn any(&self, test: &mut dyn FnMut(&UnitSpan<'_>) -> bool) -> bool {
-        self.iter().any(test)
+    fn read(&self) -> ReadSpans<'_> {
+        ReadSpans { spans: self.to_vec(), complete: true }
     }
 }
 
 impl Spans for Vec<UnitSpan<'_>> {
-    fn any(&self, test: &mut dyn FnMut(&UnitSpan<'_>) -> bool) -> bool {
-        self.iter().any(test)
+    fn read(&self) -> ReadSpans<'_> {
+        self.as_slice().read()
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::config::{Keep, PolicyConfig};
 use super::slow::{Percentile, Slow};
-use super::traceql::{Condition, Fold, Folds, OfFacts, QueryError};
+use super::traceql::{Asked, Condition, Folds, QueryError};
 use super::unit::Unit;
 use crate::otlp::SpanFacts;
 use crate::trace::{Decision, PolicyId, Threshold, WeightRule};
@@ -160,23 +160,16 @@ impl Policies {
     /// they are [`Unit::bits`].
     #[inline]
     pub fn fold(&self, span: &SpanFacts<'_>) -> u32 {
-        let mut bits = 0;
-        for (bit, fold) in self.folds.tests.iter().enumerate() {
-            let holds = match fold {
-                Fold::StatusIs(status) => span.status == *status,
-                Fold::Predicate(test) => test.holds(&OfFacts { facts: span }),
-            };
-            bits |= u32::from(holds) << bit;
-        }
-        bits
+        self.folds.bits(span)
     }
 
     /// Asks the policies in order.
     pub fn judge(&self, unit: &Unit<'_>, slow: &Slow) -> Decision {
+        let asked = Asked::new(unit);
         for (index, policy) in self.policies.iter().enumerate() {
             let id = PolicyId(index as u16);
             let dropped_before = unit.dropped_by == Some(id);
-            if dropped_before || policy.holds(unit, &self.folds, slow) {
+            if dropped_before || policy.holds(&asked, &self.folds, slow) {
                 let kept = !dropped_before && policy.threshold.keeps(unit.randomness);
                 return Decision {
                     policy: id,
@@ -196,10 +189,16 @@ impl Policies {
 }
 
 impl Policy {
-    fn holds(&self, unit: &Unit<'_>, folds: &Folds, slow: &Slow) -> bool {
-        self.is_slow(unit, slow)
-            && self.matches.as_ref().is_none_or(|condition| condition.holds(unit, folds))
-            && !self.unless.as_ref().is_some_and(|condition| condition.holds(unit, folds))
+    /// Bytes are read only if nothing else excludes the unit.
+    fn holds(&self, asked: &Asked<'_>, folds: &Folds, slow: &Slow) -> bool {
+        let known = |condition: &Option<Condition>, refused: bool| {
+            condition.as_ref().and_then(|condition| condition.known(asked.unit)) == Some(refused)
+        };
+        !known(&self.matches, false)
+            && !known(&self.unless, true)
+            && self.is_slow(asked.unit, slow)
+            && self.matches.as_ref().is_none_or(|condition| condition.holds(asked, folds))
+            && !self.unless.as_ref().is_some_and(|condition| condition.holds(asked, folds))
     }
 
     fn is_slow(&self, unit: &Unit<'_>, slow: &Slow) -> bool {

@@ -4,8 +4,7 @@ use std::fmt;
 
 /// A condition that cannot be compiled.
 ///
-/// The message names what was found and what was expected, or says "not supported yet" of what TraceQL
-/// has and Tailwater does not.
+/// The message names what was found and what was expected, and of what TraceQL has and a condition cannot be, why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueryError {
     /// Byte offset into the text of the condition.
@@ -21,8 +20,15 @@ impl QueryError {
         Self { offset, column: before.chars().count() + 1, message: message.into() }
     }
 
-    pub(super) fn not_yet(text: &str, offset: usize, construct: impl fmt::Display) -> Self {
-        Self::new(text, offset, format!("{construct} not supported yet"))
+    /// The line of the condition that is meant, and below it a caret.
+    pub fn pointer(text: &str, offset: usize) -> String {
+        let offset = if text.is_char_boundary(offset) { offset } else { text.len() };
+        let (before, after) = text.split_at(offset);
+        let begin = before.rfind('\n').map_or(0, |end| end + 1);
+        let end = after.find('\n').map_or(text.len(), |end| offset + end);
+        // Tabs keep their width, so that the caret stands below what it means.
+        let indent: String = text[begin..offset].chars().map(|c| if c == '\t' { c } else { ' ' }).collect();
+        format!("{}\n{indent}^", &text[begin..end])
     }
 }
 
@@ -33,3 +39,17 @@ impl fmt::Display for QueryError {
 }
 
 impl std::error::Error for QueryError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caret_stands_below_what_is_meant() {
+        let text = "{ \u{e4} = 1 } &&\n\t{ wrong }";
+        let offset = text.find("wrong").unwrap();
+        assert_eq!(QueryError::pointer(text, offset), "\t{ wrong }\n\t  ^");
+        assert_eq!(QueryError::pointer("{ \u{e4} = x }", 7), "{ \u{e4} = x }\n      ^");
+        assert_eq!(QueryError::pointer("{", 1), "{\n ^");
+    }
+}

@@ -32,13 +32,24 @@ pub(crate) enum Field {
     TraceState(Box<str>),
 
     StatusMessage,
-    Attribute { scope: Scope, key: Box<str> },
+    Attribute {
+        scope: Scope,
+        key: Box<str>,
+    },
     EventName,
     EventTimeSinceStart,
     LinkTraceId,
     LinkSpanId,
     InstrumentationName,
     InstrumentationVersion,
+
+    /// How many spans of the unit name it as their parent.
+    ChildCount,
+    /// An attribute of the span that it names as its parent, if the unit has it.
+    ParentAttribute {
+        scope: Scope,
+        key: Box<str>,
+    },
 }
 
 /// What has to be looked at to read a field, the cheapest first.
@@ -50,14 +61,19 @@ pub(crate) enum Reach {
     Scan,
     /// The bytes of a span, its resource and its instrumentation scope.
     Bytes,
+    /// The other spans of the unit.
+    Relatives,
 }
 
 /// What a bare word means.
 pub(crate) enum Word {
     Field(Field),
-    /// TraceQL has it, Tailwater does not yet.
-    NotYet,
+    /// TraceQL has it, and a sampler cannot say it: why.
+    Refused(&'static str),
 }
+
+const NESTED_SET: &str = "it is a number that a storage gives a span; a root is `parent = nil`, and `>`, `>>`, `~` \
+                          relate spans";
 
 impl Field {
     /// The intrinsic of that name, in either spelling.
@@ -82,8 +98,9 @@ impl Field {
             "link:spanID" => Self::LinkSpanId,
             "instrumentation:name" => Self::InstrumentationName,
             "instrumentation:version" => Self::InstrumentationVersion,
-            "childCount" | "span:childCount" | "nestedSetLeft" | "nestedSetRight" | "nestedSetParent" => {
-                return Some(Word::NotYet);
+            "childCount" | "span:childCount" => Self::ChildCount,
+            "nestedSetLeft" | "nestedSetRight" | "nestedSetParent" => {
+                return Some(Word::Refused(NESTED_SET));
             }
             _ => return None,
         };
@@ -103,6 +120,7 @@ impl Field {
             | Self::Duration
             | Self::Sampled
             | Self::TraceState(_) => Reach::Scan,
+            Self::ChildCount | Self::ParentAttribute { .. } => Reach::Relatives,
             _ => Reach::Bytes,
         }
     }
@@ -114,8 +132,26 @@ impl Field {
             Self::Status => Type::Status,
             Self::Sampled => Type::Bool,
             Self::Parent => Type::Span,
-            Self::Attribute { .. } => Type::Any,
+            Self::ChildCount => Type::Int,
+            Self::Attribute { .. } | Self::ParentAttribute { .. } => Type::Any,
             _ => Type::Text,
         }
+    }
+
+    /// Whether a span can be without it.
+    pub(crate) fn can_be_nil(&self) -> bool {
+        !matches!(
+            self,
+            Self::TraceId
+                | Self::SpanId
+                | Self::Name
+                | Self::Kind
+                | Self::Status
+                | Self::StatusMessage
+                | Self::Sampled
+                | Self::InstrumentationName
+                | Self::InstrumentationVersion
+                | Self::ChildCount
+        )
     }
 }

@@ -1,16 +1,30 @@
 //! TraceQL as the language of conditions.
 //!
-//! A text goes through [`lexer`], [`parser`] (a tree with positions), [`predicate`] (types checked, compiled) and
-//! [`condition`] (arranged by what has to be read). Grammar, precedence and the meaning of operators are
-//! Tempo's; its pages are the reference. Two extensions: `tracestate.<key>` and `span:sampled`.
+//! A text goes through [`lexer`], [`parser`] (a tree with positions, [`ast`]), [`query`] and [`predicate`] (types checked,
+//! compiled) and [`plan`] (arranged by what has to be read). [`fold`] is asked of every span that comes in; [`eval`],
+//! [`structure`] and [`aggregate`] of traces that nothing else decides, over the [`table`] of their spans.
+//!
+//! Grammar, precedence and the meaning of operators are Tempo's; its pages are the reference. What Tempo's grammar has
+//! and its engine does not do yet is done here: `parent.`, `childCount`, arithmetic of aggregates, and numbers of pipelines
+//! in parentheses, of which `count()` is 0 where they select nothing. Two extensions: `tracestate.<key>` and
+//! `span:sampled`.
 
-mod condition;
+mod aggregate;
+mod ast;
 mod error;
+mod eval;
+mod expression;
 mod field;
+mod fold;
 mod lexer;
 mod parser;
+mod plan;
 mod predicate;
+mod query;
 mod source;
+mod spansets;
+mod structure;
+mod table;
 mod value;
 
 #[cfg(test)]
@@ -18,7 +32,8 @@ mod naive;
 #[cfg(test)]
 mod tests;
 
-pub use condition::FOLDS_MAX;
-pub(super) use condition::{Condition, Fold, Folds};
 pub use error::QueryError;
-pub(super) use source::OfFacts;
+pub use fold::FOLDS_MAX;
+pub(super) use fold::Folds;
+pub(super) use plan::Condition;
+pub(super) use table::Asked;

@@ -6,13 +6,17 @@
 
 use regex::{Regex, RegexBuilder};
 
+use super::ast::{Binary, Expr, Node};
 use super::error::QueryError;
 use super::field::{Field, Reach};
-use super::parser::{Binary, Expr, Node};
 use super::value::{Arithmetic, Comparison, Literal, Type, Value, calculate, compare, negate, over_elements};
 
 /// Memory that one compiled regular expression may take.
 const REGEX_BYTES_MAX: usize = 1 << 20;
+
+/// Values of one side that are calculated with, or compared with those of another field: a span with many events
+/// must not cost their square.
+const PAIRED_MAX: usize = 128;
 
 /// Where the fields of one span, or of its unit, are read.
 pub(crate) trait Fields {
@@ -21,7 +25,7 @@ pub(crate) trait Fields {
 }
 
 /// True or false of one span.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Predicate {
     Const(bool),
     And(Box<[Self]>),
@@ -49,7 +53,7 @@ pub(crate) enum Predicate {
     },
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Term {
     Literal(Literal),
     Field(Field),
@@ -71,7 +75,7 @@ impl Predicate {
                 left.any(from, &mut |left| compare(*op, left, &right))
             }
             Self::Compare { op, left, right } => {
-                left.any(from, &mut |left| right.any(from, &mut |right| compare(*op, left, right)))
+                left.any_few(from, &mut |left| right.any_few(from, &mut |right| compare(*op, left, right)))
             }
             Self::Regex { term, regex, negated } => {
                 term.any(from, &mut |value| matches(regex, *negated, value))
@@ -135,18 +139,43 @@ fn matches(regex: &Regex, negated: bool, value: &Value<'_>) -> bool {
 }
 
 impl Term {
-    fn any(&self, from: &dyn Fields, test: &mut dyn FnMut(&Value<'_>) -> bool) -> bool {
+    /// Gives its values to `test` until it is true of one; says whether it was.
+    pub(crate) fn any(&self, from: &dyn Fields, test: &mut dyn FnMut(&Value<'_>) -> bool) -> bool {
         match self {
             Self::Literal(literal) => test(&literal.value()),
             Self::Field(field) => from.any(field, test),
             Self::Negative(term) => {
                 term.any(from, &mut |value| negate(value).is_some_and(|value| test(&value)))
             }
-            Self::Arithmetic { op, left, right } => left.any(from, &mut |left| {
-                right.any(from, &mut |right| calculate(*op, left, right).is_some_and(|value| test(&value)))
-            }),
+            Self::Arithmetic { op, left, right } => {
+                let right = right.numbers(from);
+                left.any_few(from, &mut |left| {
+                    right.iter().any(|right| calculate(*op, left, right).is_some_and(|value| test(&value)))
+                })
+            }
             Self::Predicate(inner) => test(&Value::Bool(inner.holds(from))),
         }
+    }
+
+    /// As [`any`](Self::any), of the first values alone.
+    fn any_few(&self, from: &dyn Fields, test: &mut dyn FnMut(&Value<'_>) -> bool) -> bool {
+        let mut seen = 0;
+        let mut found = false;
+        self.any(from, &mut |value| {
+            seen += 1;
+            found = test(value);
+            found || seen == PAIRED_MAX
+        });
+        found
+    }
+
+    fn numbers(&self, from: &dyn Fields) -> Vec<Value<'static>> {
+        let mut numbers = Vec::with_capacity(1);
+        self.any_few(from, &mut |value| {
+            numbers.extend(value.to_number());
+            false
+        });
+        numbers
     }
 
     fn each_field(&self, visit: &mut dyn FnMut(&Field)) {
@@ -163,22 +192,19 @@ impl Term {
     }
 }
 
-/// Checks the types of a parsed expression and compiles it.
-pub(crate) fn compile(text: &str, node: &Node) -> Result<Predicate, QueryError> {
-    Compiler { text }.test(node)
-}
-
-struct Compiler<'a> {
-    text: &'a str,
+/// Checks the types of parsed expressions and compiles them.
+#[derive(Clone, Copy)]
+pub(super) struct Compiler<'a> {
+    pub(super) text: &'a str,
 }
 
 impl Compiler<'_> {
-    fn error<T>(&self, at: usize, message: impl Into<String>) -> Result<T, QueryError> {
+    pub(super) fn error<T>(&self, at: usize, message: impl Into<String>) -> Result<T, QueryError> {
         Err(QueryError::new(self.text, at, message))
     }
 
     /// An expression that has to be true or false.
-    fn test(&self, node: &Node) -> Result<Predicate, QueryError> {
+    pub(super) fn test(&self, node: &Node) -> Result<Predicate, QueryError> {
         match &node.expr {
             Expr::Literal(Literal::Bool(value)) => Ok(Predicate::Const(*value)),
             Expr::And(nodes) => Ok(Predicate::And(self.tests(nodes)?)),
@@ -244,6 +270,9 @@ impl Compiler<'_> {
         if !op.is_equality() {
             return self.error(at, "expected `= nil` or `!= nil`");
         }
+        if !field.can_be_nil() {
+            return self.error(node.at, "found a field that every span has compared with nil");
+        }
         Ok(Predicate::Exists { field: field.clone(), wanted: op == Comparison::NotEqual })
     }
 
@@ -266,7 +295,7 @@ impl Compiler<'_> {
         }
     }
 
-    fn term(&self, node: &Node) -> Result<(Term, Type), QueryError> {
+    pub(super) fn term(&self, node: &Node) -> Result<(Term, Type), QueryError> {
         match &node.expr {
             Expr::Literal(Literal::Nil) => {
                 self.error(node.at, "found nil, expected `= nil` or `!= nil` after a field")
@@ -287,7 +316,8 @@ impl Compiler<'_> {
         }
     }
 
-    fn number(&self, node: &Node) -> Result<(Term, Type), QueryError> {
+    /// An expression that has to be a number, as far as is known.
+    pub(super) fn number(&self, node: &Node) -> Result<(Term, Type), QueryError> {
         let (term, kind) = self.term(node)?;
         if kind != Type::Any && !kind.is_number() {
             return self

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use super::field::{Field, Scope};
 use super::predicate::Fields;
+use super::table::SpanTable;
 use super::value::Value;
 use crate::otlp::{KeyValueView, SpanFacts, member};
 use crate::sampler::unit::{Unit, UnitSpan};
@@ -58,15 +59,17 @@ impl Fields for OfFacts<'_> {
     }
 }
 
-/// One span, from its bytes, and its unit.
-pub(crate) struct OfSpan<'u> {
-    pub(crate) unit: &'u Unit<'u>,
-    pub(crate) span: &'u UnitSpan<'u>,
+/// One span, from its bytes, among those of its unit.
+#[derive(Clone, Copy)]
+pub(crate) struct OfSpan<'t> {
+    pub(crate) unit: &'t Unit<'t>,
+    pub(crate) table: &'t SpanTable<'t>,
+    pub(crate) number: u32,
 }
 
 impl Fields for OfSpan<'_> {
     fn any(&self, field: &Field, test: Wanted<'_>) -> bool {
-        let UnitSpan { span, scope_spans, .. } = self.span;
+        let UnitSpan { span, scope_spans, .. } = self.span();
         match field {
             Field::RootName | Field::RootService | Field::TraceDuration => {
                 OfUnit { unit: self.unit }.any(field, test)
@@ -92,13 +95,22 @@ impl Fields for OfSpan<'_> {
             Field::LinkSpanId => span.links().any(|link| hexadecimal(link.span_id(), test)),
             Field::InstrumentationName => test(&Value::Text(scope_spans.scope().name())),
             Field::InstrumentationVersion => test(&Value::Text(scope_spans.scope().version())),
+            Field::ChildCount => test(&Value::Int(self.table.family().children(self.number).into())),
+            Field::ParentAttribute { scope, key } => {
+                let parent = self.table.family().parent(self.number);
+                parent.is_some_and(|number| Self { number, ..*self }.attribute(*scope, key, test))
+            }
         }
     }
 }
 
 impl OfSpan<'_> {
+    fn span(&self) -> &UnitSpan<'_> {
+        &self.table.spans[self.number as usize]
+    }
+
     fn attribute(&self, scope: Scope, key: &str, test: Wanted<'_>) -> bool {
-        let UnitSpan { span, resource_spans, scope_spans } = self.span;
+        let UnitSpan { span, resource_spans, scope_spans } = self.span();
         match scope {
             Scope::Span => last(span.attributes(), key).is_some_and(|value| test(&value)),
             Scope::Resource => {

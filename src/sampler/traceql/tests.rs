@@ -1,7 +1,7 @@
 use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
-use opentelemetry_proto::tonic::trace::v1::Status;
 use opentelemetry_proto::tonic::trace::v1::span::{Event, Link};
+use opentelemetry_proto::tonic::trace::v1::{Span, Status};
 use proptest::prelude::*;
 
 use super::*;
@@ -32,8 +32,12 @@ fn with(attributes: impl IntoIterator<Item = (&'static str, Any)>) -> Trace {
     Trace::of([root])
 }
 
+fn compiled(condition: &str) -> Result<query::Stages, QueryError> {
+    query::compile(condition, &parser::parse(condition)?)
+}
+
 fn refused(condition: &str) -> QueryError {
-    match parser::parse(condition).and_then(|node| predicate::compile(condition, &node)) {
+    match compiled(condition) {
         Ok(_) => panic!("{condition} is not refused"),
         Err(error) => error,
     }
@@ -229,30 +233,6 @@ fn names_that_are_not_utf_8_are_compared_as_they_leave() {
 }
 
 #[test]
-fn what_tailwater_does_not_do_yet_is_named_with_its_column() {
-    for (condition, column, named) in [
-        ("{ status = error } && { kind = server }", 20, "several spansets (`&&`"),
-        ("{ } >> { }", 5, "`>>`"),
-        ("{ } !> { }", 5, "`!>`"),
-        ("{ } &~ { }", 5, "`&~`"),
-        ("{ } | count() > 3", 5, "`count()`"),
-        ("{ } | by(resource.service.name)", 5, "`by()`"),
-        ("{ parent.span.x = 1 }", 3, "`parent.`"),
-        ("{ childCount > 3 }", 3, "`childCount`"),
-        ("{ span:childCount > 3 }", 3, "`span:childCount`"),
-        ("({ } || { })", 6, "several spansets (`||`"),
-        ("count() > 2", 1, "`count()`"),
-    ] {
-        let error = refused(condition);
-        assert_eq!(error.column, column, "{condition}: {error}");
-        assert!(
-            error.message.contains(named) && error.message.contains("not supported yet"),
-            "{condition}: {error}"
-        );
-    }
-}
-
-#[test]
 fn mistakes_say_what_was_found_and_what_was_expected() {
     for (condition, column, said) in [
         ("", 1, "the condition ends here, expected a condition such as"),
@@ -274,11 +254,40 @@ fn mistakes_say_what_was_found_and_what_was_expected() {
         ("{ parent = 5 }", 10, "found a span compared"),
         ("{ \"a\" + 1 = 2 }", 3, "found a text, expected a number"),
         ("!{ span.zone = \"internal\" }", 1, "under `unless`"),
-        ("{ } | rate()", 5, "`rate()`: it belongs to queries"),
-        ("{ } | select(name)", 5, "`select()`: it belongs to queries"),
-        ("{ } | quantile_over_time(duration, .9)", 5, "belongs to queries"),
+        ("{ } | rate()", 7, "`rate()`: it belongs to queries"),
+        ("{ } | select(name)", 7, "`select()`: it belongs to queries"),
+        ("{ } | quantile_over_time(duration, .9)", 7, "belongs to queries"),
         ("{ } with (most_recent=true)", 5, "hints"),
         ("{ span:nme = 1 }", 3, "`span:nme`, which is no intrinsic"),
+        ("{ name > 5 && duration = \"x\" }", 8, "found a text compared with a number"),
+        ("{ name = nil }", 3, "a field that every span has"),
+        ("{ nestedSetParent < 0 }", 3, "a root is `parent = nil`"),
+        ("{ childCount = \"many\" }", 14, "found a number compared with a text"),
+        ("select(name)", 1, "`select()`: it belongs to queries"),
+        ("{ } | count()", 7, "a number that is compared with nothing"),
+        ("{ } | count() | { }", 7, "a number that is compared with nothing"),
+        ("{ } | count(name) > 1", 13, "count() takes nothing"),
+        ("{ } | max() > 1", 11, "expected a field or a value"),
+        ("{ } | max(name) > 1", 11, "found a text, expected a number"),
+        ("{ } | sum(3) > 1", 11, "ask something of a span"),
+        ("{ } | by(1)", 10, "ask something of a span"),
+        ("{ } | by(parent)", 10, "found a span, expected a value"),
+        ("{ } | by()", 10, "expected a field or a value"),
+        ("{ } | nothing() > 1", 7, "expected a condition such as"),
+        ("coalesce() | { }", 1, "nothing to join yet"),
+        ("3 = 2", 1, "expected an aggregate such as count()"),
+        ("{ } + { }", 5, "found `+` between spansets"),
+        ("{ } = { }", 5, "found `=` between spansets"),
+        ("{ } > 3", 5, "between spans and a number"),
+        ("count() > 3 && { }", 13, "expected the comparison in parentheses"),
+        ("count() && count()", 9, "found `&&` between numbers"),
+        ("({ } | by(name)) >> { }", 1, "expected `| coalesce()` after it"),
+        ("({ } | by(name) | count()) > 3", 1, "expected `| coalesce()` after it"),
+        ("{ } | { } with(sample=0.1)", 11, "hints"),
+        ("{ } >> ", 8, "the condition ends here"),
+        ("({ } || { }", 12, "expected `)` or an operator"),
+        ("{ } | -count() > 1", 7, "expected a number after it"),
+        ("{ } | count() > 1 & { }", 19, "`&`, which TraceQL does not know"),
     ] {
         let error = refused(condition);
         assert_eq!(error.column, column, "{condition}: {error}");
@@ -289,19 +298,221 @@ fn mistakes_say_what_was_found_and_what_was_expected() {
 
 #[test]
 fn size_and_depth_are_bounded() {
-    for text in
-        ["(".repeat(100_000), "{".to_owned() + &"(".repeat(1_000), "{".to_owned() + &"!".repeat(1_000)]
-    {
+    for text in [
+        "(".repeat(60_000),
+        "{".to_owned() + &"(".repeat(1_000),
+        "{".to_owned() + &"!".repeat(1_000),
+        format!("{{ 1{} = 2 }}", "+1".repeat(1_000)),
+        format!("{{ }}{}", " >> { }".repeat(1_000)),
+        format!("count(){} > 1", " + 1".repeat(1_000)),
+        format!("{}{{ }}{}", "({ } && ".repeat(1_000), ")".repeat(1_000)),
+        format!("{}{{ }}{}", "(count() > 1 | ".repeat(1_000), ")".repeat(1_000)),
+        "-".repeat(60_000),
+        "{ } | count() > ".repeat(3_000),
+    ] {
         assert!(parser::parse(&text).is_err());
     }
-    assert!(parser::parse(&format!("{{ 1{} = 2 }}", "+1".repeat(1_000))).is_err());
+    for text in [
+        vec!["{ span.a = 1 }"; 2_000].join(" || "),
+        vec!["{ span.a = 1 }"; 2_000].join(" && "),
+        vec!["{ span.a = 1 }"; 2_000].join(" | "),
+        vec!["count() > 1"; 2_000].join(" | "),
+    ] {
+        assert!(compiled(&text).is_ok());
+        assert!(!matches(&text, &with([])));
+    }
     let long = format!("{{ {} }}", vec!["span.a = 1"; 2_000].join(" || "));
     assert!(parser::parse(&long).is_ok());
     refused(r#"{ name =~ "(a{1000}){1000}" }"#);
 }
 
+/// A trace of these spans: number, parent, name.
+fn family<'a>(spans: impl IntoIterator<Item = (u8, u8, &'a str)>) -> Trace {
+    Trace::of(spans.into_iter().map(|(number, parent, name)| Span {
+        parent_span_id: if parent == 0 { vec![] } else { vec![parent; 8] },
+        ..span(number, name)
+    }))
+}
+
+#[test]
+fn spansets_joined_outside_of_braces_may_hold_of_different_spans() {
+    let trace = family([(1, 0, "a"), (2, 1, "b")]);
+    assert!(!matches("{ name = `a` && name = `b` }", &trace));
+    assert!(matches("{ name = `a` } && { name = `b` }", &trace));
+    assert!(!matches("{ name = `a` } && { name = `c` }", &trace));
+    assert!(matches("{ name = `c` } || { name = `b` }", &trace));
+    assert!(!matches("{ name = `a` } || { name = `b` } && { name = `c` }", &trace));
+    assert!(matches("{ name = `a` } || ({ name = `b` } && { name = `c` })", &trace));
+    assert!(matches("{ name = `a` } && ({ } | count() = 2)", &trace));
+    assert!(matches("{ name = `a` } | { parent = nil } | coalesce()", &trace));
+    assert!(!matches("{ name = `a` } | { name = `b` }", &trace));
+}
+
+#[test]
+fn structural_operators_select_the_right_side() {
+    // a (b (c, d), e); f hangs on a span that is not there.
+    let trace = family([(1, 0, "a"), (2, 1, "b"), (3, 2, "c"), (4, 2, "d"), (5, 1, "e"), (6, 9, "f")]);
+    let selects = |query: &str, names: &str| {
+        for name in ["a", "b", "c", "d", "e", "f"] {
+            let condition = format!("{query} | {{ name = `{name}` }}");
+            assert_eq!(matches(&condition, &trace), names.contains(name), "{condition}");
+        }
+    };
+    selects("{ } > { }", "bcde");
+    selects("{ } < { }", "ab");
+    selects("{ name = `a` } >> { }", "bcde");
+    selects("{ name = `b` } >> { }", "cd");
+    selects("{ name = `d` } << { }", "ab");
+    selects("{ } ~ { }", "cdbe");
+    selects("{ name = `c` } ~ { }", "d");
+    selects("{ name = `b` } !> { }", "abef");
+    selects("{ name = `c` } !< { }", "acdef");
+    selects("{ name = `a` } !>> { }", "af");
+    selects("{ name = `c` } !<< { }", "cdef");
+    selects("{ name = `c` } !~ { }", "abcef");
+    selects("{ name = `x` } !>> { name = `f` }", "f");
+    selects("{ name = `b` } &> { name =~ `c|e` }", "bc");
+    selects("{ name = `a` } &>> { name = `d` }", "ad");
+    selects("{ name = `d` } &<< { name =~ `a|e` }", "ad");
+    selects("{ name = `c` } &< { name =~ `a|b` }", "bc");
+    selects("{ name =~ `c|f` } &~ { name =~ `d|a` }", "cd");
+    selects("{ name = `a` } > { } > { }", "cd");
+    selects("{ name = `a` } >> { name = `c` } && { name = `f` }", "cf");
+    selects("({ name = `a` } | count() = 1) >> ({ name = `c` })", "c");
+}
+
+#[test]
+fn parents_that_go_in_circles_end() {
+    let circle = family([(1, 2, "a"), (2, 1, "b"), (3, 1, "c"), (4, 4, "d")]);
+    assert!(matches("{ name = `a` } > { name = `b` }", &circle));
+    assert!(matches("{ name = `b` } >> { name = `a` }", &circle));
+    assert!(matches("{ name = `a` } >> { name = `c` }", &circle));
+    assert!(!matches("{ name = `b` } >> { name = `c` }", &circle));
+    assert!(!matches("{ name = `d` } > { name = `d` }", &circle));
+    assert!(matches("{ } !<< { name = `d` }", &circle));
+}
+
+#[test]
+fn spans_that_share_an_id_share_what_is_below_it() {
+    let shared = family([(1, 0, "root"), (2, 1, "client"), (2, 1, "server"), (3, 2, "query")]);
+    for name in ["client", "server", "root"] {
+        assert!(matches(&format!("{{ name = `{name}` }} >> {{ name = `query` }}"), &shared), "{name}");
+    }
+    assert!(matches("{ name = `server` && childCount = 1 }", &shared));
+    assert!(matches("{ name = `client` && childCount = 1 }", &shared));
+}
+
+#[test]
+fn aggregates_are_compared() {
+    let number = |value: i64| attribute("n", Any::IntValue(value));
+    let spans = (1..=4).map(|n| Span { attributes: vec![number(n.into())], ..span(n, "op") });
+    let trace = Trace::of(spans.chain([span(5, "none")]));
+    for condition in [
+        "{ } | count() = 5",
+        "count() > 4",
+        "{ name = `op` } | count() = 4 | { span.n = 4 }",
+        "{ } | sum(span.n) = 10 | avg(span.n) = 2.5 | min(span.n) = 1 | max(span.n) = 4",
+        "{ } | max(duration) = 10ms | sum(duration) = 50ms | avg(duration) >= 10ms",
+        "{ } | max(span.n * 2) = 8",
+        "{ } | sum(span.n) / count() = 2",
+        "{ } | max(span.n) - min(span.n) = 3",
+        "1 + 1 < count()",
+        "{ } | count() > -1",
+        "({ span.n > 3 } | count()) < ({ span.n <= 3 } | count())",
+        "({ span.n > 9 } | count()) = 0",
+        "({ } | count()) + ({ } | sum(span.n)) = 15",
+        "{ } | by(name) | count() = 1",
+        "{ } | by(span.n > 2) | count() = 2",
+        "{ } | by(name) | count() > 1 | coalesce() | count() = 4",
+        "by(span.n) | { name = `none` }",
+        "{ } | by(name) | { } > { }",
+    ] {
+        assert!(matches(condition, &trace), "{condition}");
+    }
+    for condition in [
+        "{ false } | count() = 0",
+        "{ span.n > 9 } | sum(span.n) >= 0",
+        "{ name = `none` } | max(span.n) > 0",
+        "{ } | sum(name = `op`) > 0 || { }",
+        "{ } | by(name) | count() = 5",
+        "({ span.n > 9 } | max(span.n)) = 0",
+        "{ span.n = 1 } | by(name) | { } > { }",
+    ] {
+        assert!(compiled(condition).is_err() || !matches(condition, &trace), "{condition}");
+    }
+}
+
+#[test]
+fn a_span_that_was_sent_twice_is_one() {
+    let trace = Trace::of([span(1, "a"), span(2, "b"), span(2, "b")]);
+    assert!(matches("{ } | count() = 2", &trace));
+    assert!(matches("{ childCount = 1 } | count() = 1", &trace));
+    assert!(!matches("{ } ~ { }", &trace));
+    assert!(matches("{ } | sum(duration) = 20ms", &trace));
+}
+
+#[test]
+fn a_parent_can_be_asked_for_its_attributes() {
+    let mut root = span(1, "root");
+    root.attributes = vec![attribute("zone", text("eu"))];
+    let trace = Trace::default().with("shop", root).with("db", span(2, "select"));
+    for condition in [
+        r#"{ name = "select" && parent.zone = "eu" && parent.span.zone = "eu" }"#,
+        r#"{ parent.resource.service.name = "shop" && resource.service.name = "db" }"#,
+        r#"{ name = "root" && parent.zone = nil }"#,
+        r#"{ parent.service.name != resource.service.name }"#,
+    ] {
+        assert!(matches(condition, &trace), "{condition}");
+    }
+    assert!(!matches(r#"{ parent.resource.zone = "eu" }"#, &trace));
+    assert!(!matches(r#"{ name = "root" && parent.zone = "eu" }"#, &trace));
+}
+
+/// Reads one span of those it has.
+#[derive(Debug)]
+struct Partly<'a>(Vec<crate::sampler::UnitSpan<'a>>);
+
+impl crate::sampler::Spans for Partly<'_> {
+    fn read(&self) -> crate::sampler::ReadSpans<'_> {
+        crate::sampler::ReadSpans { spans: self.0[..1].to_vec(), complete: false }
+    }
+}
+
+#[test]
+fn of_a_unit_that_is_not_read_whole_only_what_one_span_answers_is_true() {
+    let mut root = span(1, "a");
+    root.attributes = vec![attribute("n", Any::IntValue(1))];
+    let trace = Trace::of([root, span(2, "b")]);
+    let body = prost::Message::encode_to_vec(&trace.request);
+    let spans = Partly(crate::sampler::testing::unit_spans(&body));
+    let unit = crate::sampler::Unit {
+        bits: None,
+        randomness: crate::trace::Randomness(u64::MAX >> 8),
+        root: None,
+        operation: None,
+        duration: None,
+        earliest_start: 0,
+        latest_end: 0,
+        spans: &spans,
+        dropped_by: None,
+    };
+    for (condition, expected) in [
+        ("{ span.n = 1 }", true),
+        ("{ name = `b` }", false),
+        ("{ span.n = 1 } && { name = `a` }", true),
+        ("{ } | count() > 0", false),
+        ("{ } > { }", false),
+        ("{ } !> { }", false),
+        ("{ childCount >= 0 }", false),
+        ("{ span.n = 1 } || ({ } | count() > 0)", true),
+    ] {
+        let kept = policies(condition).judge(&unit, &Slow::new(&[])).kept;
+        assert_eq!(kept, expected, "{condition}");
+    }
+}
+
 /// Pieces that make a condition likely.
-const PIECES: [&str; 44] = [
+const PIECES: [&str; 52] = [
     "{",
     "}",
     "(",
@@ -344,6 +555,14 @@ const PIECES: [&str; 44] = [
     "`raw`",
     "count()",
     "by(",
+    "by(name)",
+    "coalesce()",
+    "max(",
+    "sum(duration)",
+    "{ }",
+    "{ .a = 1 }",
+    "&>",
+    "childCount",
     "é",
     "\"(\"",
 ];
@@ -351,15 +570,32 @@ const PIECES: [&str; 44] = [
 proptest! {
     #[test]
     fn no_text_makes_it_panic(text in any::<String>()) {
-        let _ = parser::parse(&text).and_then(|node| predicate::compile(&text, &node));
+        let _ = compiled(&text);
     }
 
     #[test]
     fn no_sequence_of_tokens_makes_it_panic(pieces in prop::collection::vec(0..PIECES.len(), 0..24), braced: bool) {
         let inner = pieces.iter().map(|&piece| PIECES[piece]).collect::<Vec<_>>().join(" ");
         let text = if braced { format!("{{ {inner} }}") } else { inner };
-        if let Err(error) = parser::parse(&text).and_then(|node| predicate::compile(&text, &node)) {
+        if let Err(error) = compiled(&text) {
             prop_assert!(text.is_char_boundary(error.offset) && !error.message.is_empty());
+        }
+    }
+
+    #[test]
+    fn no_mutation_of_a_condition_makes_it_panic(
+        query in super::naive::query(),
+        cuts in prop::collection::vec((any::<prop::sample::Index>(), 0..PIECES.len(), 0..3_usize), 1..4),
+    ) {
+        let mut text = query;
+        for (at, piece, cut) in cuts {
+            let boundaries: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
+            let Some(begin) = boundaries.get(at.index(boundaries.len() + 1)) else { continue };
+            let end = text[*begin..].char_indices().nth(cut).map_or(text.len(), |(len, _)| begin + len);
+            text.replace_range(begin..&end, PIECES[piece]);
+        }
+        if let Err(error) = compiled(&text) {
+            prop_assert!(text.is_char_boundary(error.offset) && !QueryError::pointer(&text, error.offset).is_empty());
         }
     }
 }

@@ -104,6 +104,16 @@ impl Literal {
         }
     }
 
+    /// Of a number, the number with the other sign.
+    pub(crate) fn negative(self) -> Self {
+        match self {
+            Self::Int(value) => Self::Int(value.wrapping_neg()),
+            Self::Float(value) => Self::Float(-value),
+            Self::Duration(value) => Self::Duration(value.wrapping_neg()),
+            other => other,
+        }
+    }
+
     pub(crate) fn value(&self) -> Value<'_> {
         match self {
             Self::Nil => Value::Opaque,
@@ -147,6 +157,16 @@ impl<'a> Value<'a> {
         })
     }
 
+    /// The same, if it is a number.
+    pub(crate) fn to_number(&self) -> Option<Value<'static>> {
+        Some(match self {
+            Self::Int(value) => Value::Int(*value),
+            Self::Float(value) => Value::Float(*value),
+            Self::Duration(value) => Value::Duration(*value),
+            _ => return None,
+        })
+    }
+
     fn integer(&self) -> Option<i64> {
         match self {
             Self::Int(value) | Self::Duration(value) => Some(*value),
@@ -174,7 +194,8 @@ pub(crate) enum Comparison {
 }
 
 impl Comparison {
-    fn accepts(self, ordering: Ordering) -> bool {
+    #[inline]
+    pub(crate) fn accepts(self, ordering: Ordering) -> bool {
         match self {
             Self::Equal => ordering.is_eq(),
             Self::NotEqual => ordering.is_ne(),

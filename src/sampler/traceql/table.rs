@@ -1,0 +1,55 @@
+//! What a judgement reads of its spans: once, when a condition first needs it, and for all conditions.
+
+use std::cell::OnceCell;
+use std::collections::HashSet;
+
+use super::structure::Family;
+use crate::sampler::unit::{Unit, UnitSpan};
+
+/// A unit that policies are asked about, and what was read of it so far.
+pub(crate) struct Asked<'u> {
+    pub(crate) unit: &'u Unit<'u>,
+    table: OnceCell<SpanTable<'u>>,
+}
+
+impl<'u> Asked<'u> {
+    pub(crate) fn new(unit: &'u Unit<'u>) -> Self {
+        Self { unit, table: OnceCell::new() }
+    }
+
+    pub(crate) fn table(&self) -> &SpanTable<'u> {
+        self.table.get_or_init(|| {
+            let read = self.unit.spans.read();
+            SpanTable { spans: read.spans, complete: read.complete, ..SpanTable::default() }
+        })
+    }
+}
+
+/// The spans of a unit, as far as they were read, each with a number.
+#[derive(Default)]
+pub(crate) struct SpanTable<'u> {
+    pub(crate) spans: Vec<UnitSpan<'u>>,
+    /// All spans of the unit are there.
+    pub(crate) complete: bool,
+    distinct: OnceCell<Vec<u32>>,
+    family: OnceCell<Family>,
+}
+
+impl SpanTable<'_> {
+    pub(crate) fn numbers(&self) -> std::ops::Range<u32> {
+        0..self.spans.len() as u32
+    }
+
+    /// The spans in ascending order, of those that are the same byte by byte only one: senders repeat themselves.
+    pub(crate) fn distinct(&self) -> &[u32] {
+        self.distinct.get_or_init(|| {
+            let mut seen: HashSet<&[u8], foldhash::fast::RandomState> = HashSet::default();
+            let is_new = |number: &u32| seen.insert(self.spans[*number as usize].span.as_bytes());
+            self.numbers().filter(is_new).collect()
+        })
+    }
+
+    pub(crate) fn family(&self) -> &Family {
+        self.family.get_or_init(|| Family::new(&self.spans, self.distinct()))
+    }
+}
