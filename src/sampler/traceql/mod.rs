@@ -18,6 +18,7 @@ mod field;
 mod fold;
 mod lexer;
 mod parser;
+mod part;
 mod plan;
 mod predicate;
 mod query;

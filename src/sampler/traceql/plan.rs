@@ -2,7 +2,8 @@
 //!
 //! What the unit alone answers is asked once; what the scan answers is folded into bits while spans come in; bytes are
 //! read only where both leave it open. Spansets that are only joined by `&&` and `||` need no more than a look at each
-//! span; structure and aggregates need all spans of the unit, and are false of a unit that is too large to be read whole.
+//! span; structure and aggregates need all spans of the unit: of a unit that is too large to be read whole they are false, unless
+//! what was read proves them.
 
 use super::error::QueryError;
 use super::field::{Field, Reach};
@@ -12,7 +13,7 @@ use super::query::{self, SetExpr, Stage, Stages};
 use super::source::{OfSpan, OfUnit};
 use super::table::{Asked, SpanTable};
 use super::value::{Comparison, Literal};
-use super::{ast, eval, parser};
+use super::{ast, eval, parser, part};
 use crate::sampler::unit::Unit;
 
 /// A compiled condition.
@@ -211,7 +212,7 @@ impl Plan {
             Self::Any(plans) => plans.iter().any(|plan| plan.holds(asked, folds)),
             Self::Whole { stages, .. } => {
                 let table = asked.table();
-                table.complete && eval::matches(stages, asked.unit, table)
+                (table.complete || part::can_prove(stages)) && eval::matches(stages, asked.unit, table)
             }
         }
     }

@@ -178,6 +178,13 @@ impl Term {
         numbers
     }
 
+    /// What has to be looked at.
+    pub(crate) fn reach(&self) -> Reach {
+        let mut reach = Reach::Unit;
+        self.each_field(&mut |field| reach = reach.max(field.reach()));
+        reach
+    }
+
     fn each_field(&self, visit: &mut dyn FnMut(&Field)) {
         match self {
             Self::Literal(_) => {}

@@ -161,7 +161,8 @@ fn are_several(stages: &Stages) -> bool {
 }
 
 impl Scalar {
-    fn is_constant(&self) -> bool {
+    /// The same for all spans.
+    pub(super) fn is_constant(&self) -> bool {
         match self {
             Self::Number(_) => true,
             Self::Arithmetic { left, right, .. } => left.is_constant() && right.is_constant(),
