@@ -7,6 +7,10 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
+use prost::Message;
 use tailwater::otlp::{self, SpanFacts};
 use tailwater::sampler::{OperationKey, Policies, PolicyConfig, Slow, Unit, UnitSpan};
 use tailwater::trace::{Randomness, TenantId, TraceId};
@@ -27,6 +31,40 @@ const SCANNED: &str = r"
 - { name: c, match: '{ name = `checkout` && kind = client }', keep: 100% }
 - { name: d, match: '{ name =~ `POST /pay.*` }', keep: 100% }
 ";
+
+/// Ten policies as people write them: four about attributes, one about structure, one about a count.
+const TYPICAL: &str = r"
+- { name: health-checks, match: '{ rootName =~ `GET /(healthz|readyz)` }', keep: 0% }
+- { name: errors, match: '{ status = error }', keep: 100% }
+- { name: gold, match: '{ span.customer.tier = `gold` }', keep: 50% }
+- { name: server-errors, match: '{ kind = server && span.http.response.status_code >= 500 }', keep: 100% }
+- { name: canary, match: '{ resource.deployment.environment = `canary` }', keep: 20% }
+- { name: slow-queries, match: '{ span.db.system != nil && duration > 500ms }', keep: 50% }
+- { name: failed-checkout, match: '{ name = `checkout` } >> { status = error }', keep: 100% }
+- { name: chatty, match: '{ kind = client && duration > 1ms } | count() > 50', keep: 10% }
+- { name: slow, slower_than: p95, keep: 100% }
+- { name: rest, keep: 5% }
+";
+
+/// What a trace of 100,000 spans is asked that takes longest.
+const NASTY: [&str; 16] = [
+    "{ } >> { } >> { }",
+    "{ } << { } << { }",
+    "{ } > { }",
+    "{ } ~ { }",
+    "{ } !>> { }",
+    "{ } !~ { }",
+    "{ } &>> { }",
+    "{ } &<< { }",
+    "{ } &~ { }",
+    "({ } &>> { }) !~ ({ } &<< { })",
+    "{ childCount > 1000000 }",
+    "{ parent.span.n = -1 }",
+    "{ } | by(span:id) | { } >> { }",
+    "{ } | by(span:id) | count() > 1 | coalesce() | count() > 3",
+    "{ } | by(span.n) | { } &~ { } | avg(duration) > 1h",
+    "({ } >> { } | count()) < ({ } << { } | sum(span.n)) - 1e18",
+];
 
 const BYTES: &str = r"
 - { name: user, match: '{ span.no.such.attribute = `x` }', keep: 100% }
@@ -72,11 +110,71 @@ fn learned(policies: &Policies, operations: usize) -> (Slow, Vec<(String, String
     (slow, names)
 }
 
+/// A trace of 100,000 spans, each below the one that `parent` says; 0 is the root.
+fn large_trace(id: impl Fn(u64) -> u64, parent: impl Fn(u64) -> u64) -> Vec<u8> {
+    let bytes = |id: u64| if id == 0 { vec![] } else { id.to_be_bytes().to_vec() };
+    let span = |n: u64| {
+        let value = Some(AnyValue { value: Some(Value::IntValue(n as i64 % 1_000)) });
+        Span {
+            trace_id: vec![7; 16],
+            span_id: bytes(id(n)),
+            parent_span_id: bytes(parent(n)),
+            name: "operation".to_owned(),
+            start_time_unix_nano: 1_700_000_000_000_000_000 + n,
+            end_time_unix_nano: 1_700_000_000_001_000_000 + n,
+            attributes: vec![KeyValue { key: "n".to_owned(), value, ..KeyValue::default() }],
+            ..Span::default()
+        }
+    };
+    let spans = (1..=100_000).map(span).collect();
+    let scope_spans = vec![ScopeSpans { spans, ..ScopeSpans::default() }];
+    let resource_spans = vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }];
+    ExportTraceServiceRequest { resource_spans }.encode_to_vec()
+}
+
+/// The longest that any nasty condition takes, by shape of the trace.
+fn measure_nasty() {
+    for (shape, body) in [
+        ("a chain", large_trace(|n| n, |n| n - 1)),
+        ("a star", large_trace(|n| n, |n| u64::from(n > 1))),
+        ("a tree", large_trace(|n| n, |n| n / 2)),
+        ("a comb", large_trace(|n| n, |n| if n % 2 == 0 { n - 1 } else { n.saturating_sub(2) })),
+        ("a circle", large_trace(|n| n, |n| n % 100_000 + 1)),
+        ("one id", large_trace(|_| 1, |n| n % 2 + 1)),
+    ] {
+        let spans = spans(&body);
+        let slow = Slow::new(&[]);
+        let unit = Unit {
+            bits: None,
+            randomness: Randomness::of_trace(TraceId([7; 16])),
+            root: Some(spans[0]),
+            operation: None,
+            duration: None,
+            earliest_start: 1,
+            latest_end: 2,
+            spans: &spans,
+            dropped_by: None,
+        };
+        let times = NASTY.map(|condition| {
+            let policies = policies(&format!("[{{ name: nasty, match: '{condition}', keep: 100% }}]"));
+            let begin = Instant::now();
+            black_box(policies.judge(&unit, &slow));
+            (begin.elapsed().as_micros(), condition)
+        });
+        let (longest, condition) = times.into_iter().max().unwrap();
+        println!("100,000 spans, {shape:<38} {:>8.1} ms: {condition}", longest as f64 / 1e3);
+    }
+}
+
 fn main() {
     let body = workload::Generator::new(1).request(512);
     let mut facts: Vec<SpanFacts<'_>> = Vec::new();
     otlp::scan(&body, |span| facts.push(*span)).unwrap();
-    for (name, yaml) in [("default policies", DEFAULT), ("four conditions on what is scanned", SCANNED)] {
+    for (name, yaml) in [
+        ("default policies", DEFAULT),
+        ("four conditions on what is scanned", SCANNED),
+        ("ten typical policies", TYPICAL),
+    ] {
         let policies = policies(yaml);
         measure(&format!("fold a span: {name}"), 1_000_000, |n| {
             black_box(policies.fold(&facts[n % facts.len()]));
@@ -112,6 +210,14 @@ fn main() {
     measure("judge a unit of 8 spans by their bytes", 100_000, |n| {
         black_box(bytes.judge(&unit(n), &slow));
     });
+    let typical = policies(TYPICAL);
+    measure("judge a unit of 8 spans by ten typical policies", 100_000, |n| {
+        black_box(typical.judge(&unit(n), &slow));
+    });
+    measure("the same, where bits exclude nothing", 100_000, |n| {
+        black_box(typical.judge(&Unit { bits: None, ..unit(n) }, &slow));
+    });
+    measure_nasty();
     let mut now_ms = 600_000;
     measure("publish the thresholds of 1,500 operations", 5, |_| {
         now_ms += 10_000;

@@ -9,7 +9,7 @@ use super::tree::{Kind, Node};
 use super::{Config, Input, Mistake, place};
 use crate::exporter::parquet::Target;
 use crate::log::grouped::SEGMENT_MAX;
-use crate::sampler::{Policies, PolicyConfig};
+use crate::sampler::{Policies, PolicyConfig, QueryError};
 use crate::units::{ByteSize, HumanDuration, MemoryLimit};
 
 /// Eight segments: below, the window is too short to gather anything.
@@ -77,7 +77,8 @@ impl<'a> Notes<'a> {
                 let message = own.map_or(message, |(_, message)| message);
                 self.found.push(self.source.mistake_at(line, column, 1, message));
             }
-            None => self.push(path, *at, message.to_owned()),
+            // The value is written otherwise in the file: then it is shown as it is.
+            None => self.push(path, *at, format!("{message}\n{}", QueryError::pointer(value, offset))),
         }
     }
 

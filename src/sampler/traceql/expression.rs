@@ -3,6 +3,7 @@
 use super::ast::{Binary, Expr, Node};
 use super::error::QueryError;
 use super::field::{Field, Scope, Word};
+use super::key::Key;
 use super::lexer::Token;
 use super::parser::{Parser, operator, strength};
 use super::value::Literal;
@@ -117,7 +118,7 @@ fn attribute(scope: &str, name: &str) -> Field {
         "parent" => return of_parent(name),
         _ => Scope::Any,
     };
-    Field::Attribute { scope, key: name.into() }
+    Field::Attribute { scope, key: Key::new(name) }
 }
 
 /// `parent.x`, `parent.span.x` or `parent.resource.x`.
@@ -126,7 +127,7 @@ fn of_parent(name: &str) -> Field {
         .into_iter()
         .find_map(|(prefix, scope)| Some((scope, name.strip_prefix(prefix).filter(|key| !key.is_empty())?)));
     let (scope, key) = scoped.unwrap_or((Scope::Any, name));
-    Field::ParentAttribute { scope, key: key.into() }
+    Field::ParentAttribute { scope, key: Key::new(key) }
 }
 
 /// A sign before a number is part of the number.

@@ -1,5 +1,6 @@
 //! What a condition can ask about: intrinsics and attributes, with type and reach.
 
+use super::key::Key;
 use super::value::Type;
 
 /// Where an attribute stands.
@@ -34,7 +35,7 @@ pub(crate) enum Field {
     StatusMessage,
     Attribute {
         scope: Scope,
-        key: Box<str>,
+        key: Key,
     },
     EventName,
     EventTimeSinceStart,
@@ -48,7 +49,7 @@ pub(crate) enum Field {
     /// An attribute of the span that it names as its parent, if the unit has it.
     ParentAttribute {
         scope: Scope,
-        key: Box<str>,
+        key: Key,
     },
 }
 

@@ -38,8 +38,13 @@ enum Quick {
     Status(i32),
     Kind(i32),
     Name(Box<[u8]>),
-    NameMatches { regex: Regex, negated: bool },
-    Duration { op: Comparison, nanos: i64 },
+    /// And no line end after it.
+    NameBegins(Box<[u8]>),
+    NameMatches(Regex),
+    Duration {
+        op: Comparison,
+        nanos: i64,
+    },
     HasParent(bool),
     All(Box<[Self]>),
     Any(Box<[Self]>),
@@ -90,7 +95,8 @@ impl Quick {
                 Self::comparison(*op, field, literal).unwrap_or_else(|| Self::General(test.clone()))
             }
             Predicate::Regex { term: Term::Field(Field::Name), regex, negated } => {
-                Self::NameMatches { regex: regex.clone(), negated: *negated }
+                let matches = Self::pattern(regex);
+                if *negated { Self::Not(Box::new(matches)) } else { matches }
             }
             test => Self::General(test.clone()),
         }
@@ -115,6 +121,22 @@ impl Quick {
         }
     }
 
+    /// A pattern of plain words, with an open end perhaps, is compared without a regular expression.
+    fn pattern(regex: &Regex) -> Self {
+        let plain = |text: &str| text.chars().all(|c| c.is_alphanumeric() || "/_-: ,".contains(c));
+        let pattern = regex.as_str().strip_prefix("^(?:").and_then(|rest| rest.strip_suffix(")$"));
+        let name = |text: &str| Self::Name(text.as_bytes().into());
+        match pattern {
+            Some(text) if plain(text) => name(text),
+            Some(texts) if texts.split('|').all(plain) => Self::Any(texts.split('|').map(name).collect()),
+            Some(pattern) => match pattern.strip_suffix(".*").filter(|begin| plain(begin)) {
+                Some(begin) => Self::NameBegins(begin.as_bytes().into()),
+                None => Self::NameMatches(regex.clone()),
+            },
+            None => Self::NameMatches(regex.clone()),
+        }
+    }
+
     #[inline]
     fn holds(&self, span: &SpanFacts<'_>) -> bool {
         match self {
@@ -136,11 +158,91 @@ impl Quick {
             Self::All(tests) => tests.iter().all(|test| test.holds(span)),
             Self::Any(tests) => tests.iter().any(|test| test.holds(span)),
             Self::Not(test) => !test.holds(span),
-            Self::NameMatches { regex, negated } => {
-                regex.is_match(&String::from_utf8_lossy(span.name)) != *negated
+            Self::NameBegins(begin) => {
+                span.name.strip_prefix(&**begin).is_some_and(|rest| !rest.contains(&b'\n'))
             }
+            Self::NameMatches(regex) => regex.is_match(&String::from_utf8_lossy(span.name)),
             Self::General(test) => test.holds(&OfFacts { facts: span }),
             simple => simple.holds(span),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sampler::traceql::predicate::Compiler;
+    use crate::sampler::traceql::{ast, parser};
+    use crate::trace::{SpanId, TraceId};
+
+    fn test(condition: &str) -> Predicate {
+        let pipeline = parser::parse(condition).unwrap();
+        let [ast::Stage::Set(node)] = &pipeline.stages[..] else {
+            panic!("{condition} is no single spanset")
+        };
+        let ast::SetExpr::Spans(node) = &node.expr else { panic!("{condition} is no single spanset") };
+        Compiler { text: condition }.test(node).unwrap()
+    }
+
+    #[test]
+    fn what_is_compared_on_the_wire_is_what_the_general_way_gives() {
+        let names: [&[u8]; 9] = [
+            b"",
+            b"GET",
+            b"GET /a",
+            b"GET /a\n",
+            b"POST",
+            b"a|b",
+            b"caf\xff",
+            "caf\u{fffd}".as_bytes(),
+            b"a.*",
+        ];
+        for condition in [
+            "{ name = `GET` || name != `POST` }",
+            "{ name =~ `GET` }",
+            "{ name =~ `GET.*` }",
+            "{ name !~ `GET /.*` }",
+            "{ name =~ `GET|POST` }",
+            "{ name !~ `GET|` }",
+            "{ name =~ `a\\|b` }",
+            "{ name =~ `caf.` }",
+            "{ name = `caf\u{fffd}` }",
+            "{ name =~ `a.*` && !(name = `a|b`) }",
+            "{ parent = nil && duration >= 10 && kind != client }",
+            "{ !(span:parentID != nil) && duration < 1us && status != error }",
+        ] {
+            let test = test(condition);
+            let quick = Quick::of(&test);
+            for (n, name) in names.into_iter().enumerate() {
+                let facts = SpanFacts {
+                    at: 0,
+                    len: 0,
+                    trace_id: TraceId([1; 16]),
+                    span_id: SpanId([1; 8]),
+                    parent: n.is_multiple_of(2).then_some(SpanId([2; 8])),
+                    start: n as u64 % 3 * 5,
+                    end: 15,
+                    kind: n as i32 % 4,
+                    status: n as i32 % 3,
+                    flags: 0,
+                    name,
+                    trace_state: &[],
+                };
+                assert_eq!(
+                    quick.holds(&facts),
+                    test.holds(&OfFacts { facts: &facts }),
+                    "{condition} {name:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_test_that_is_asked_twice_takes_one_bit() {
+        let mut folds = Folds::default();
+        assert_eq!(folds.add(test("{ status = error }")).unwrap(), 0);
+        assert_eq!(folds.add(test("{ name =~ `a.b` }")).unwrap(), 1);
+        assert_eq!(folds.add(test("{ status = error }")).unwrap(), 0);
+        assert_eq!(folds.add(test("{ name =~ `a.c` }")).unwrap(), 2);
     }
 }

@@ -16,6 +16,7 @@ mod eval;
 mod expression;
 mod field;
 mod fold;
+mod key;
 mod lexer;
 mod parser;
 mod part;

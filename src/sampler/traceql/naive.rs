@@ -16,6 +16,7 @@ use super::ast::{
     Aggregate, Binary, Expr, Form, Node, Pipeline, Relation, ScalarExpr, ScalarNode, SetExpr, SetNode, Stage,
 };
 use super::field::{Field, Scope};
+use super::key::Key;
 use super::parser;
 use super::tests::policies;
 use super::value::{Arithmetic, Comparison, Literal};
@@ -297,16 +298,17 @@ impl<'a> Seen<'a> {
         }
     }
 
-    fn attribute(&self, scope: Scope, key: &str) -> Vec<Plain> {
+    fn attribute(&self, scope: Scope, key: &Key) -> Vec<Plain> {
         let span = self.span();
+        let name = std::str::from_utf8(key.as_bytes()).unwrap();
         match scope {
-            Scope::Span => find(&span.attributes, key).into_iter().collect(),
+            Scope::Span => find(&span.attributes, name).into_iter().collect(),
             Scope::Resource => {
-                find(&self.within.resource.as_ref().unwrap().attributes, key).into_iter().collect()
+                find(&self.within.resource.as_ref().unwrap().attributes, name).into_iter().collect()
             }
-            Scope::Event => span.events.iter().filter_map(|event| find(&event.attributes, key)).collect(),
-            Scope::Link => span.links.iter().filter_map(|link| find(&link.attributes, key)).collect(),
-            Scope::Instrumentation => find(&self.scope().attributes, key).into_iter().collect(),
+            Scope::Event => span.events.iter().filter_map(|event| find(&event.attributes, name)).collect(),
+            Scope::Link => span.links.iter().filter_map(|link| find(&link.attributes, name)).collect(),
+            Scope::Instrumentation => find(&self.scope().attributes, name).into_iter().collect(),
             Scope::Any => [Scope::Span, Scope::Resource, Scope::Event, Scope::Link, Scope::Instrumentation]
                 .into_iter()
                 .map(|scope| self.attribute(scope, key))

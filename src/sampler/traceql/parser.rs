@@ -10,7 +10,7 @@ use super::lexer::{Placed, Token, tokens};
 use super::value::{Arithmetic, Comparison};
 
 /// How deep a condition may nest.
-const DEPTH_MAX: usize = 100;
+const DEPTH_MAX: usize = 50;
 
 /// How strongly an operator binds, weakest first.
 pub(super) mod strength {

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::field::{Field, Scope};
+use super::key::Key;
 use super::predicate::Fields;
 use super::table::SpanTable;
 use super::value::Value;
@@ -25,7 +26,7 @@ impl Fields for OfUnit<'_> {
         match (field, &self.unit.root) {
             (Field::RootName, Some(root)) => test(&Value::Text(root.span.name())),
             (Field::RootService, Some(root)) => {
-                let service = last(root.resource_spans.resource().attributes(), "service.name");
+                let service = last(root.resource_spans.resource().attributes(), b"service.name");
                 service.is_some_and(|service| test(&service))
             }
             (Field::TraceDuration, _) => self.unit.trace_duration().is_some_and(|long| test(&duration(long))),
@@ -109,28 +110,33 @@ impl OfSpan<'_> {
         &self.table.spans[self.number as usize]
     }
 
-    fn attribute(&self, scope: Scope, key: &str, test: Wanted<'_>) -> bool {
+    fn attribute(&self, scope: Scope, key: &Key, test: Wanted<'_>) -> bool {
         let UnitSpan { span, resource_spans, scope_spans } = self.span();
+        let within_span = matches!(scope, Scope::Span | Scope::Event | Scope::Link);
+        if within_span && !key.may_be_in(span.as_bytes()) {
+            return false;
+        }
+        let name = key.as_bytes();
         match scope {
-            Scope::Span => last(span.attributes(), key).is_some_and(|value| test(&value)),
+            Scope::Span => last(span.attributes(), name).is_some_and(|value| test(&value)),
             Scope::Resource => {
-                last(resource_spans.resource().attributes(), key).is_some_and(|value| test(&value))
+                last(resource_spans.resource().attributes(), name).is_some_and(|value| test(&value))
             }
             Scope::Event => {
-                span.events().filter_map(|event| last(event.attributes(), key)).any(|value| test(&value))
+                span.events().filter_map(|event| last(event.attributes(), name)).any(|value| test(&value))
             }
             Scope::Link => {
-                span.links().filter_map(|link| last(link.attributes(), key)).any(|value| test(&value))
+                span.links().filter_map(|link| last(link.attributes(), name)).any(|value| test(&value))
             }
             Scope::Instrumentation => {
-                last(scope_spans.scope().attributes(), key).is_some_and(|value| test(&value))
+                last(scope_spans.scope().attributes(), name).is_some_and(|value| test(&value))
             }
             Scope::Any => self.first_scope(key, test),
         }
     }
 
     /// The nearest scope that has the attribute speaks for it.
-    fn first_scope(&self, key: &str, test: Wanted<'_>) -> bool {
+    fn first_scope(&self, key: &Key, test: Wanted<'_>) -> bool {
         for scope in [Scope::Span, Scope::Resource, Scope::Event, Scope::Link, Scope::Instrumentation] {
             let mut present = false;
             let found = self.attribute(scope, key, &mut |value| {
@@ -146,8 +152,8 @@ impl OfSpan<'_> {
 }
 
 /// The attribute of that key; of several the last.
-fn last<'a>(attributes: impl Iterator<Item = KeyValueView<'a>>, key: &str) -> Option<Value<'a>> {
-    let found = attributes.filter(|attribute| attribute.key_bytes() == key.as_bytes()).last()?;
+fn last<'a>(attributes: impl Iterator<Item = KeyValueView<'a>>, key: &[u8]) -> Option<Value<'a>> {
+    let found = attributes.filter(|attribute| attribute.key_bytes() == key).last()?;
     Value::read(found.value())
 }
 

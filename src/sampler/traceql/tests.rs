@@ -296,8 +296,26 @@ fn mistakes_say_what_was_found_and_what_was_expected() {
     }
 }
 
+/// Half of what a thread has.
 #[test]
 fn size_and_depth_are_bounded() {
+    std::thread::Builder::new().stack_size(1 << 20).spawn(ask_the_deepest).unwrap().join().unwrap();
+}
+
+fn ask_the_deepest() {
+    let nested = |open: &str, inner: &str, close: &str, times| {
+        format!("{}{inner}{}", open.repeat(times), close.repeat(times))
+    };
+    for deepest in [
+        format!("{{ {} }}", nested("(1 + ", "1", ")", 22) + " > 0"),
+        format!("{{ {} }}", nested("!(.a && ", "true", ")", 12)),
+        nested("({ } >> ", "{ }", ")", 22),
+        nested("(count() > 0 | ", "{ }", ")", 45),
+        format!("{{ }}{}", " > { }".repeat(48)),
+    ] {
+        assert!(compiled(&deepest).is_ok(), "{deepest}: {:?}", compiled(&deepest).err());
+        matches(&deepest, &with([]));
+    }
     for text in [
         "(".repeat(60_000),
         "{".to_owned() + &"(".repeat(1_000),
