@@ -16,7 +16,7 @@ use crate::buffer::{Candidate, Judgement, Lesson, Moment, Now, SHARDS, Sent, Set
 use crate::exporter::outbox::{Kept, Outbox};
 use crate::otlp::{Outline, SpanView, ValueView};
 use crate::sampler::{Learned, OperationKey, ReadSpans, Spans, Unit, UnitSpan};
-use crate::trace::{Decision, PolicyId, Reason, TenantId, TraceId, WeightRule};
+use crate::trace::{Decision, PolicyId, Position, Reason, TenantId, TraceId, WeightRule};
 
 /// Traces judged between two looks at a shard's lock.
 const ROUND: usize = 512;
@@ -266,8 +266,20 @@ impl Judge {
 
     /// The request that holds a span.
     fn located(&self, span: SpanRef) -> Option<Located> {
-        let request = self.engine.request_of(span.position())?;
-        Some(Located { at: span.offset - request.at, len: span.len(), request })
+        self.located_after(span, &mut None)
+    }
+
+    /// The request that holds a span, which often is the `last`, in a segment.
+    fn located_after(&self, span: SpanRef, last: &mut Option<(u32, Request)>) -> Option<Located> {
+        let Position { segment, offset } = span.position();
+        let holds = |(of, request): &(u32, Request)| {
+            *of == segment && (request.at..request.at + request.body.len() as u32).contains(&offset)
+        };
+        if !last.as_ref().is_some_and(holds) {
+            *last = Some((segment, self.engine.request_of(span.position())?));
+        }
+        let (_, request) = last.clone()?;
+        Some(Located { at: offset - request.at, len: span.len(), request })
     }
 }
 
@@ -313,7 +325,8 @@ impl ReachableSpans<'_> {
             room = room.saturating_sub(span.len() as usize);
             fits
         });
-        let located: Vec<_> = newest.map(|span| self.judge.located(*span)).collect();
+        let mut last = None;
+        let located: Vec<_> = newest.map(|span| self.judge.located_after(*span, &mut last)).collect();
         let complete = located.len() == reachable.spans.len();
         if !complete {
             self.judge.tallies.partly_read.fetch_add(1, Relaxed);

@@ -52,7 +52,7 @@ pub(super) fn tokens(text: &str) -> Result<Vec<Placed>, QueryError> {
     let mut lexer = Lexer { text, at: 0 };
     let mut found = Vec::new();
     loop {
-        lexer.skip_space();
+        lexer.skip_space()?;
         let at = lexer.at;
         let token = lexer.next()?;
         let end = token == Token::End;
@@ -81,8 +81,21 @@ impl<'a> Lexer<'a> {
         QueryError::new(self.text, at, message)
     }
 
-    fn skip_space(&mut self) {
-        self.at = self.text.len() - self.rest().trim_start().len();
+    /// Steps over space, `// …` to the end of its line, and `/* … */`.
+    fn skip_space(&mut self) -> Result<(), QueryError> {
+        loop {
+            self.at = self.text.len() - self.rest().trim_start().len();
+            let rest = self.rest();
+            let comment = match rest.get(..2) {
+                Some("//") => rest.find('\n').unwrap_or(rest.len()),
+                Some("/*") => match rest[2..].find("*/") {
+                    Some(len) => len + 4,
+                    None => return Err(self.error(self.at, "found a comment that is never closed")),
+                },
+                _ => return Ok(()),
+            };
+            self.at += comment;
+        }
     }
 
     fn take_while(&mut self, belongs: impl Fn(char) -> bool) -> &'a str {
@@ -367,6 +380,14 @@ mod tests {
                 .chain([Token::End])
                 .collect::<Vec<_>>()
         );
+    }
+
+    #[test]
+    fn comments_are_stepped_over() {
+        let marks = [Token::Mark("{"), Token::Mark("/"), Token::Mark("}"), Token::End];
+        assert_eq!(lex("// first\n{ /* a\n * b */ / /**/ } // last"), marks);
+        assert_eq!(one("span.a//b"), Token::Attribute { scope: "span".into(), name: "a//b".into() });
+        assert_eq!(tokens("{ /* } ").unwrap_err().offset, 2);
     }
 
     #[test]
