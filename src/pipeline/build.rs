@@ -476,7 +476,7 @@ fn start_exporters(
 ) -> anyhow::Result<JoinSet<(String, bool)>> {
     let mut tasks = JoinSet::new();
     if let Some(parquet) = &config.exporters.parquet {
-        let exporter = parquet::Exporter::build(outbox.clone(), storage.clone(), &place.data, &parquet.s3);
+        let exporter = parquet::Exporter::build(outbox.clone(), storage.clone(), &place.data, parquet);
         if let Some(exporter) = exporter.context("prepare the Parquet exporter")? {
             let stop = stop.clone();
             tasks.spawn(async move { (parquet::EXPORTER.to_owned(), exporter.run(stop).await) });

@@ -5,12 +5,14 @@
 
 mod attributes;
 mod chunk;
+mod cloud;
 mod columns;
 mod config;
 mod delta;
 mod dictionary;
 mod encode;
 mod hybrid;
+mod journal;
 mod lists;
 mod local;
 pub mod lookup;
@@ -29,8 +31,9 @@ mod wire;
 
 pub use config::{Config, Roll, S3};
 pub use encode::{EncodeError, Summary, encode};
+pub use journal::Journal;
 pub use local::encode_to;
-pub use object::{Target, TargetError, name};
+pub use object::{Cloud, Target, TargetError, name};
 pub use restore::{RestoreError, Restored, restore};
 pub use source::{Piece, PieceKey, Pieces, Segment};
 pub use task::{EXPORTER, Exporter, SCHEMA_VERSION};

@@ -14,24 +14,45 @@ const IN_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     Folder(PathBuf),
-    S3 {
+    Bucket {
+        cloud: Cloud,
+        /// A container, where Azure is spoken to.
         bucket: String,
         /// Without a slash at either end; may be empty.
         prefix: String,
     },
 }
 
+/// Whose interface a store speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cloud {
+    S3,
+    Google,
+    Azure,
+}
+
+impl Cloud {
+    const ALL: [Self; 3] = [Self::S3, Self::Google, Self::Azure];
+
+    /// Of URLs, with what follows it.
+    pub const fn scheme(self) -> &'static str {
+        match self {
+            Self::S3 => "s3://",
+            Self::Google => "gs://",
+            Self::Azure => "az://",
+        }
+    }
+}
+
 /// A URL that names no place for objects.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
     #[error(
-        "\"{url}\": {scheme}:// is not supported yet; expected file: and a folder, or s3://bucket/prefix"
+        "\"{url}\": expected file: and a folder, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix"
     )]
-    NotYet { url: String, scheme: &'static str },
-    #[error("\"{url}\": expected file: and a folder, or s3://bucket/prefix")]
     Unknown { url: String },
-    #[error("\"{url}\": a bucket is missing, expected s3://bucket/prefix")]
-    NoBucket { url: String },
+    #[error("\"{url}\": a bucket is missing, expected {}bucket/prefix", cloud.scheme())]
+    NoBucket { url: String, cloud: Cloud },
     #[error("\"{url}\": a folder is missing, expected file: and a folder")]
     NoFolder { url: String },
     #[error("\"{url}\": expected no query and no fragment; options stand beside the url")]
@@ -49,23 +70,18 @@ impl Target {
                 path => Ok(Self::Folder(PathBuf::from(path))),
             };
         }
-        if let Some(rest) = url.strip_prefix("s3://") {
-            if rest.contains(['?', '#']) {
-                return Err(TargetError::Options { url: owned() });
-            }
-            let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-            if bucket.is_empty() {
-                return Err(TargetError::NoBucket { url: owned() });
-            }
-            return Ok(Self::S3 { bucket: bucket.into(), prefix: prefix.trim_matches('/').into() });
+        let named = |cloud: Cloud| Some((cloud, url.strip_prefix(cloud.scheme())?));
+        let Some((cloud, rest)) = Cloud::ALL.into_iter().find_map(named) else {
+            return Err(TargetError::Unknown { url: owned() });
+        };
+        if rest.contains(['?', '#']) {
+            return Err(TargetError::Options { url: owned() });
         }
-        match ["gs", "az"]
-            .into_iter()
-            .find(|scheme| url.strip_prefix(scheme).is_some_and(|r| r.starts_with(':')))
-        {
-            Some(scheme) => Err(TargetError::NotYet { url: owned(), scheme }),
-            None => Err(TargetError::Unknown { url: owned() }),
+        let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+        if bucket.is_empty() {
+            return Err(TargetError::NoBucket { url: owned(), cloud });
         }
+        Ok(Self::Bucket { cloud, bucket: bucket.into(), prefix: prefix.trim_matches('/').into() })
     }
 }
 
@@ -107,16 +123,20 @@ mod tests {
         assert_eq!(Target::parse("file:./data/traces"), folder("./data/traces"));
         assert_eq!(Target::parse("file:///data"), folder("/data"));
         assert_eq!(Target::parse("file:/data"), folder("/data"));
-        let s3 = |bucket: &str, prefix: &str| Ok(Target::S3 { bucket: bucket.into(), prefix: prefix.into() });
-        assert_eq!(Target::parse("s3://bucket"), s3("bucket", ""));
-        assert_eq!(Target::parse("s3://bucket/a/b/"), s3("bucket", "a/b"));
+        let bucket = |cloud, bucket: &str, prefix: &str| {
+            Ok(Target::Bucket { cloud, bucket: bucket.into(), prefix: prefix.into() })
+        };
+        assert_eq!(Target::parse("s3://bucket"), bucket(Cloud::S3, "bucket", ""));
+        assert_eq!(Target::parse("s3://bucket/a/b/"), bucket(Cloud::S3, "bucket", "a/b"));
+        assert_eq!(Target::parse("gs://bucket/a"), bucket(Cloud::Google, "bucket", "a"));
+        assert_eq!(Target::parse("az://container"), bucket(Cloud::Azure, "container", ""));
     }
 
     #[test]
-    fn what_is_not_supported_is_refused_with_what_was_expected() {
+    fn what_names_no_place_is_refused_with_what_was_expected() {
         let refusal = |url| Target::parse(url).unwrap_err().to_string();
-        assert!(refusal("gs://bucket").contains("gs:// is not supported yet"));
-        assert!(refusal("az://container").contains("az:// is not supported yet"));
+        assert!(refusal("https://bucket").contains("expected file: and a folder, s3://bucket/prefix, gs://"));
+        assert!(refusal("gs:///prefix").contains("expected gs://bucket/prefix"));
         assert!(refusal("/data").contains("expected file:"));
         assert!(refusal("s3:///prefix").contains("a bucket is missing"));
         assert!(refusal("s3://bucket/x?region=eu").contains("no query"));

@@ -1,7 +1,8 @@
 //! The Parquet exporter's loop: each sealed segment of the outbox, in order, becomes its objects.
 //!
 //! The cursor moves only when all objects of a segment are where they belong; until then the segment is
-//! tried again, for ever, with growing pauses. Repeating makes the same objects under the same names.
+//! tried again, for ever, with growing pauses. Repeating makes the same objects under the same names. Whether the
+//! store can be reached is asked at start, so that a wrong key is known before the first segment is full.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,7 +17,9 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{info, warn};
 
 use super::source::{Piece, PieceKey, Pieces, Segment};
-use super::{EncodeError, OpenError, S3, Store, UploadError, encode_to, name};
+use super::span::Contents as Spans;
+use super::upload::{self, blocking, chain};
+use super::{Config, EncodeError, Journal, OpenError, Store, UploadError, encode_to, name};
 use crate::exporter::metrics::{Amount, Lost};
 use crate::exporter::otlp::Stop;
 use crate::exporter::outbox::{Outbox, Subscription, read_piece};
@@ -43,7 +46,9 @@ pub struct Exporter {
     storage: Arc<dyn Storage>,
     /// Made and filled here, then uploaded.
     temporary: PathBuf,
-    s3: S3,
+    journal: Journal,
+    config: Config,
+    upload: upload::Settings,
 }
 
 /// Why a segment has not become objects yet.
@@ -69,20 +74,23 @@ impl Exporter {
         outbox: Arc<Outbox>,
         storage: Arc<dyn Storage>,
         data: &Path,
-        s3: &S3,
+        config: &Config,
     ) -> io::Result<Option<Self>> {
         let Some(subscription) = outbox.subscription(EXPORTER).cloned() else { return Ok(None) };
         let temporary = data.join("parquet.part");
         if storage.exists(&temporary)? {
             storage.remove(&temporary)?;
         }
-        Ok(Some(Self { outbox, subscription, storage, temporary, s3: s3.clone() }))
+        let journal = Journal::new(storage.clone(), data);
+        let (config, upload) = (config.clone(), upload::Settings::default());
+        Ok(Some(Self { outbox, subscription, storage, temporary, journal, config, upload }))
     }
 
     /// Runs until `stop` says otherwise. Returns true if no sealed segment is left.
     pub async fn run(self, mut stop: watch::Receiver<Stop>) -> bool {
         let mut written = self.outbox.log().subscribe();
         let mut pause = PAUSE;
+        let mut reached = false;
         loop {
             let phase = *stop.borrow_and_update();
             written.borrow_and_update();
@@ -90,20 +98,21 @@ impl Exporter {
             if let Some(over) = over(phase, next.is_none()) {
                 return over;
             }
-            let Some(segment) = next else {
+            if next.is_none() && reached {
                 tokio::select! {
                     _ = written.changed() => {}
                     changed = stop.changed() => if changed.is_err() { return false },
                     () = until(phase) => {}
                 }
                 continue;
-            };
-            let exported = tokio::select! {
-                exported = self.export(&segment) => exported,
+            }
+            let done = tokio::select! {
+                done = self.attempt(next.as_ref()) => done,
                 () = deadline(stop.clone()) => return false,
             };
-            match exported {
+            match done {
                 Ok(()) => {
+                    reached = true;
                     pause = PAUSE;
                     self.works();
                 }
@@ -115,6 +124,41 @@ impl Exporter {
                     }
                     pause = (pause * 2).min(PAUSE_MAX);
                 }
+            }
+        }
+    }
+
+    /// Exports a segment; without one, asks whether the store can be reached.
+    async fn attempt(&self, segment: Option<&SegmentInfo>) -> Result<(), SegmentError> {
+        match segment {
+            Some(segment) => self.export(segment).await?,
+            None => self.open(&self.config.url)?.probe().await?,
+        }
+        self.abort_left_over().await;
+        Ok(())
+    }
+
+    fn open(&self, url: &str) -> Result<Store, OpenError> {
+        Store::open_with(url, &self.config.s3, self.upload)
+    }
+
+    /// Uploads in parts that failed, or that a former life has left.
+    async fn abort_left_over(&self) {
+        for begun in self.journal.list() {
+            let aborted = match self.open(&begun.url) {
+                Ok(store) => store.abort(&begun).await.map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            match aborted {
+                Ok(false) => continue,
+                Ok(true) => info!(exporter = EXPORTER, object = begun.path, "upload left over is aborted"),
+                Err(error) => {
+                    warn!(exporter = EXPORTER, object = begun.path, id = begun.id, error, "parts stay in the store");
+                }
+            }
+            let journal = self.journal.clone();
+            if let Err(error) = blocking(move || journal.remove(&begun)).await {
+                warn!(exporter = EXPORTER, %error, "cannot note that an upload has ended");
             }
         }
     }
@@ -132,14 +176,20 @@ impl Exporter {
         let attributes = proto::SegmentAttributes::decode(segment.attributes.clone()).unwrap_or_default();
         let (storage, info) = (self.storage.clone(), segment.clone());
         let contents = blocking(move || Contents::list(storage, &info)).await.map_err(SegmentError::Read)?;
+        let mut spans = contents.amount.spans;
         if !attributes.parquet_url.is_empty() {
-            let store = Store::open_at(&attributes.parquet_url, &self.s3)?;
+            spans = 0;
+            let store = self.open(&attributes.parquet_url)?;
             for (tenant, keys) in &contents.tenants {
-                self.put(&store, segment, &contents, tenant, keys.clone()).await?;
+                spans += self.put(&store, segment, &contents, tenant, keys.clone()).await?;
             }
         }
         let metrics = &self.subscription.metrics;
-        metrics.settled(segment.number, contents.amount, 0);
+        let unwritten = contents.amount.spans.saturating_sub(spans);
+        if unwritten > 0 {
+            self.tell_unwritten(&contents, unwritten);
+        }
+        metrics.settled(segment.number, contents.amount, unwritten);
         metrics.unreadable(contents.lost_bytes);
         metrics.batch();
         self.subscription.cursor.advance(Position::new(segment.number + 1, 0));
@@ -147,6 +197,7 @@ impl Exporter {
         Ok(())
     }
 
+    /// Returns the number of rows.
     async fn put(
         &self,
         store: &Store,
@@ -154,17 +205,30 @@ impl Exporter {
         contents: &Contents,
         tenant: &str,
         keys: Vec<PieceKey>,
-    ) -> Result<(), SegmentError> {
+    ) -> Result<u64, SegmentError> {
         let header = Segment { uuid: segment.uuid, opened_ms: segment.opened_ms };
         let (storage, path, file) = (self.storage.clone(), self.temporary.clone(), contents.file.clone());
-        let (encoded, _) =
+        let (encoded, summary) =
             blocking(move || encode_to(&*storage, &path, &PieceFile(file), keys, &header)).await?;
         let object = name(tenant, &header);
-        let upload = store.upload(encoded, &object);
+        let upload = store.upload(encoded, &object, &self.journal);
         let uploaded = timeout_at(Instant::now() + UPLOAD_MAX, upload).await;
         let removed = self.storage.remove(&self.temporary);
         uploaded.map_err(|_| SegmentError::Slow)??;
-        removed.map_err(|source| SegmentError::Temporary { path: self.temporary.clone(), source })
+        removed.map_err(|source| SegmentError::Temporary { path: self.temporary.clone(), source })?;
+        Ok(summary.rows)
+    }
+
+    /// Names the first trace of which there are fewer rows than spans: its bytes are no OTLP.
+    fn tell_unwritten(&self, contents: &Contents, spans: u64) {
+        let first = contents.tenants.values().flatten().find(|key| {
+            let piece = PieceFile(contents.file.clone()).piece(key.position);
+            piece.is_ok_and(|piece| Spans::read(&piece.otlp, Spans::default()).spans.len() < piece.spans as usize)
+        });
+        let trace = first.map(|key| key.trace_id.to_string()).unwrap_or_default();
+        let error = format!("{spans} spans of a segment cannot be read, of trace {trace} and perhaps others");
+        warn!(exporter = EXPORTER, trace, spans, "spans cannot be read, they are lost to Parquet");
+        self.subscription.metrics.note(&error);
     }
 
     fn works(&self) {
@@ -175,7 +239,7 @@ impl Exporter {
     }
 
     fn failed(&self, error: &SegmentError) {
-        let text = error.to_string();
+        let text = chain(error);
         if !self.subscription.metrics.is_down() {
             warn!(exporter = EXPORTER, error = text, "object store takes nothing, spans wait in the outbox");
         }
@@ -209,13 +273,6 @@ async fn until(phase: Stop) {
     match phase {
         Stop::Run => std::future::pending().await,
         Stop::Finish { deadline } | Stop::Drain { deadline } => sleep_until(deadline).await,
-    }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
 
@@ -262,15 +319,7 @@ struct PieceFile(Arc<dyn File>);
 
 impl Pieces for PieceFile {
     fn read(&self, position: Position) -> io::Result<Piece> {
-        let at = u64::from(position.offset);
-        let mut bytes = BytesMut::zeroed(record::RECORD_HEADER);
-        self.fill(at, &mut bytes)?;
-        let len = record::claimed_len(&bytes).map_err(io::Error::other)?;
-        bytes.resize(len, 0);
-        self.fill(at, &mut bytes)?;
-        let bytes = bytes.freeze();
-        let body = record::parse_checked(&bytes).map_err(io::Error::other)?.body();
-        let piece = proto::Piece::decode(bytes.slice(body)).map_err(io::Error::other)?;
+        let piece = self.piece(position)?;
         Ok(Piece {
             reason: piece.reason().into(),
             rule: piece.weight_rule().into(),
@@ -285,8 +334,24 @@ impl Pieces for PieceFile {
 }
 
 impl PieceFile {
+    fn piece(&self, position: Position) -> io::Result<proto::Piece> {
+        let at = u64::from(position.offset);
+        let mut bytes = BytesMut::zeroed(record::RECORD_HEADER);
+        self.fill(at, &mut bytes)?;
+        let len = record::claimed_len(&bytes).map_err(io::Error::other)?;
+        bytes.resize(len, 0);
+        self.fill(at, &mut bytes)?;
+        let bytes = bytes.freeze();
+        let body = record::parse_checked(&bytes).map_err(io::Error::other)?.body();
+        proto::Piece::decode(bytes.slice(body)).map_err(io::Error::other)
+    }
+
     fn fill(&self, at: u64, into: &mut [u8]) -> io::Result<()> {
         let read = self.0.read_at(at, into)?;
         if read == into.len() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 }
+
+#[cfg(test)]
+#[path = "task_tests.rs"]
+mod tests;

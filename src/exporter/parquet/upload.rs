@@ -8,12 +8,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use futures::{StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
+use object_store::multipart::PartId;
 use object_store::path::Path as ObjectPath;
-use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, WriteMultipart};
+use object_store::{GetOptions, ObjectStore, ObjectStoreExt};
 
+use super::cloud::{self, Objects, Patience};
 use super::config::{Config, S3};
+use super::journal::{Begun, Journal};
 use super::object::{Target, TargetError};
 use crate::log::File;
 
@@ -21,6 +24,8 @@ use crate::log::File;
 const PART_BYTES: usize = 8 << 20;
 /// Parts on their way at once.
 const PARTS: usize = 2;
+/// No object has this name: asking for it tells whether there is a store to ask.
+const PROBE: &str = "tailwater-probe";
 
 /// A store, and the path below which everything of ours lies.
 pub(super) type Below = (Arc<dyn ObjectStore>, ObjectPath);
@@ -34,7 +39,31 @@ pub struct Store {
 #[derive(Clone, Debug)]
 enum Place {
     Folder(PathBuf),
-    S3 { store: Arc<dyn ObjectStore>, bucket: String, prefix: String },
+    Bucket(Bucket),
+}
+
+#[derive(Clone, Debug)]
+struct Bucket {
+    store: Arc<dyn Objects>,
+    /// As it was opened.
+    url: String,
+    /// Scheme and name.
+    root: String,
+    prefix: String,
+    part_bytes: usize,
+}
+
+/// What a test may want smaller.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Settings {
+    pub(super) part_bytes: usize,
+    pub(super) patience: Patience,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { part_bytes: PART_BYTES, patience: Patience::default() }
+    }
 }
 
 /// A store that cannot be opened: a mistake in the configuration.
@@ -42,14 +71,14 @@ enum Place {
 pub enum OpenError {
     #[error(transparent)]
     Target(#[from] TargetError),
-    #[error("s3: {0}")]
-    S3(String),
+    #[error("object store: {0}")]
+    Cloud(String),
 }
 
 /// Why an object is not in its place.
 #[derive(Debug, thiserror::Error)]
 pub enum UploadError {
-    /// Somebody must change a key, a right or a bucket; trying again helps only then.
+    /// Somebody must change a key, a right, a clock or a bucket; trying again helps only then.
     #[error("{place} refuses: {reason}")]
     Refused { place: String, reason: String },
     /// Trying again may help.
@@ -66,12 +95,19 @@ impl Store {
 
     /// As [`Self::open`], for a URL that an older segment's header names.
     pub fn open_at(url: &str, s3: &S3) -> Result<Self, OpenError> {
+        Self::open_with(url, s3, Settings::default())
+    }
+
+    pub(super) fn open_with(url: &str, s3: &S3, settings: Settings) -> Result<Self, OpenError> {
         let place = match Target::parse(url)? {
             Target::Folder(folder) => Place::Folder(folder),
-            Target::S3 { bucket, prefix } => {
-                let store = Arc::new(s3_store(&bucket, s3)?);
-                Place::S3 { store, bucket, prefix }
-            }
+            Target::Bucket { cloud, bucket, prefix } => Place::Bucket(Bucket {
+                store: cloud::open(cloud, &bucket, s3, settings.patience)?,
+                url: url.to_owned(),
+                root: format!("{}{bucket}", cloud.scheme()),
+                prefix,
+                part_bytes: settings.part_bytes,
+            }),
         };
         Ok(Self { place })
     }
@@ -84,71 +120,170 @@ impl Store {
             Place::Folder(folder) => {
                 Some((Arc::new(LocalFileSystem::new_with_prefix(folder)?), ObjectPath::default()))
             }
-            Place::S3 { store, prefix, .. } => Some((store.clone(), ObjectPath::parse(prefix)?)),
+            Place::Bucket(bucket) => Some((bucket.store.clone(), ObjectPath::parse(&bucket.prefix)?)),
         })
     }
 
     /// Puts the file under `name`; whatever had that name is replaced.
-    pub async fn upload(&self, from: Arc<dyn File>, name: &str) -> Result<(), UploadError> {
+    pub async fn upload(
+        &self,
+        from: Arc<dyn File>,
+        name: &str,
+        journal: &Journal,
+    ) -> Result<(), UploadError> {
         match &self.place {
             Place::Folder(folder) => copy(from, folder.join(name)).await,
-            Place::S3 { store, bucket, prefix } => {
-                let path = [prefix, name].into_iter().filter(|part| !part.is_empty());
-                let path = path.collect::<Vec<_>>().join("/");
-                let place = format!("s3://{bucket}/{path}");
-                let path = ObjectPath::parse(&path).map_err(|error| UploadError::Refused {
-                    place: place.clone(),
-                    reason: error.to_string(),
-                })?;
-                put(store.as_ref(), &path, from).await.map_err(|error| error.into_upload_error(place))
+            Place::Bucket(bucket) => bucket.put(from, name, journal).await,
+        }
+    }
+
+    /// Whether there is a place that may be spoken to. Whether it takes objects only an upload can tell.
+    pub(super) async fn probe(&self) -> Result<(), UploadError> {
+        match &self.place {
+            Place::Folder(folder) => {
+                let (made, place) = (folder.clone(), folder.display().to_string());
+                let made = blocking(move || std::fs::create_dir_all(made)).await;
+                made.map_err(|error| local_error(&place, &error))
             }
+            Place::Bucket(bucket) => bucket.probe().await,
+        }
+    }
+
+    /// Has the store forget the parts of an upload that will not be completed. False: it cannot be reached now.
+    pub(super) async fn abort(&self, begun: &Begun) -> Result<bool, UploadError> {
+        let Place::Bucket(bucket) = &self.place else { return Ok(true) };
+        bucket.abort(begun).await
+    }
+}
+
+impl Bucket {
+    async fn put(&self, from: Arc<dyn File>, name: &str, journal: &Journal) -> Result<(), UploadError> {
+        let path = self.path(name)?;
+        let put = match from.len() {
+            Ok(len) if len <= self.part_bytes as u64 => self.put_whole(&path, from).await,
+            Ok(len) => self.put_in_parts(&path, from, len, journal).await,
+            Err(error) => Err(error.into()),
+        };
+        put.map_err(|error| error.into_upload_error(self.shown(&path)))
+    }
+
+    fn path(&self, name: &str) -> Result<ObjectPath, UploadError> {
+        let parts = [self.prefix.as_str(), name].into_iter().filter(|part| !part.is_empty());
+        let path = parts.collect::<Vec<_>>().join("/");
+        ObjectPath::parse(&path).map_err(|error| UploadError::Refused {
+            place: format!("{}/{path}", self.root),
+            reason: error.to_string(),
+        })
+    }
+
+    fn shown(&self, path: &ObjectPath) -> String {
+        format!("{}/{path}", self.root)
+    }
+
+    async fn put_whole(&self, path: &ObjectPath, from: Arc<dyn File>) -> Result<(), PutError> {
+        let object = read_part(from, 0, self.part_bytes).await?;
+        self.store.put(path, object.into()).await?;
+        Ok(())
+    }
+
+    /// Memory: [`PARTS`] parts.
+    async fn put_in_parts(
+        &self,
+        path: &ObjectPath,
+        from: Arc<dyn File>,
+        len: u64,
+        journal: &Journal,
+    ) -> Result<(), PutError> {
+        let id = self.store.create_multipart(path).await?;
+        let begun = Begun { url: self.url.clone(), path: path.to_string(), id };
+        let (noted, note) = (journal.clone(), begun.clone());
+        blocking(move || noted.add(note)).await?;
+        let put = match self.send_parts(path, &begun.id, from, len).await {
+            Ok(parts) => self.store.complete_multipart(path, &begun.id, parts).await.map_err(PutError::from),
+            Err(error) => Err(error),
+        };
+        // What a store that is down does not hear now, it is told later.
+        let over = put.is_ok() || self.abort(&begun).await.unwrap_or(true);
+        if over {
+            let ended = journal.clone();
+            blocking(move || ended.remove(&begun)).await?;
+        }
+        put.map(drop)
+    }
+
+    async fn send_parts(
+        &self,
+        path: &ObjectPath,
+        id: &String,
+        from: Arc<dyn File>,
+        len: u64,
+    ) -> Result<Vec<PartId>, PutError> {
+        let count = len.div_ceil(self.part_bytes as u64) as usize;
+        let send = |index: usize| {
+            let (from, at) = (from.clone(), index as u64 * self.part_bytes as u64);
+            async move {
+                let part = read_part(from, at, self.part_bytes).await?;
+                Ok(self.store.put_part(path, id, index, part.into()).await?)
+            }
+        };
+        futures::stream::iter((0..count).map(send)).buffered(PARTS).try_collect().await
+    }
+
+    async fn abort(&self, begun: &Begun) -> Result<bool, UploadError> {
+        let path = ObjectPath::from(begun.path.as_str());
+        match self.store.abort_multipart(&path, &begun.id).await {
+            // It was completed or aborted, and the answer was lost.
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(true),
+            Err(error) => match PutError::from(error).into_upload_error(self.shown(&path)) {
+                refused @ UploadError::Refused { .. } => Err(refused),
+                _ => Ok(false),
+            },
+        }
+    }
+
+    async fn probe(&self) -> Result<(), UploadError> {
+        let path = self.path(PROBE)?;
+        let asked = self.store.get_opts(&path, GetOptions::new().with_range(Some(0..1u64))).await;
+        let Err(error) = asked else { return Ok(()) };
+        let said = chain(&error);
+        let may_only_write = MAY_ONLY_WRITE.iter().any(|code| said.contains(code));
+        match error {
+            object_store::Error::NotFound { .. } if meaning(&said).is_none() => Ok(()),
+            object_store::Error::PermissionDenied { .. } if may_only_write => Ok(()),
+            error => Err(PutError::from(error).into_upload_error(format!("{}/{}", self.root, self.prefix))),
         }
     }
 }
 
-/// Memory: [`PARTS`] parts and the one being read.
-async fn put(store: &dyn ObjectStore, path: &ObjectPath, from: Arc<dyn File>) -> Result<(), PutError> {
-    if from.len()? <= PART_BYTES as u64 {
-        let object = read_part(from, 0).await?;
-        store.put(path, object.into()).await?;
-        return Ok(());
-    }
-    let upload = store.put_multipart(path).await?;
-    let mut parts = WriteMultipart::new_with_chunk_size(upload, PART_BYTES);
-    match send(from, &mut parts).await {
-        Ok(()) => {
-            parts.finish().await?;
-            Ok(())
-        }
-        Err(error) => {
-            // Parts that nobody completes cost money until the bucket's own rules remove them.
-            let _ = parts.abort().await;
-            Err(error)
-        }
-    }
+/// How stores say that these credentials may not read, which nobody asks of them.
+const MAY_ONLY_WRITE: [&str; 2] = ["AccessDenied", "AuthorizationPermissionMismatch"];
+
+/// What it means for the one who must mend it, where the store's own words leave that open.
+fn meaning(said: &str) -> Option<&'static str> {
+    let known = [
+        ("NoSuchBucket", "the bucket does not exist"),
+        ("ContainerNotFound", "the container does not exist"),
+        ("RequestTimeTooSkewed", "this machine's clock differs from the store's"),
+    ];
+    known.into_iter().find(|(code, _)| said.contains(code)).map(|(_, meaning)| meaning)
 }
 
-async fn send(from: Arc<dyn File>, parts: &mut WriteMultipart) -> Result<(), PutError> {
-    let mut at = 0;
-    loop {
-        let part = read_part(from.clone(), at).await?;
-        if part.is_empty() {
-            return Ok(());
-        }
-        at += part.len() as u64;
-        parts.wait_for_capacity(PARTS).await?;
-        parts.put(part);
+/// Does what waits for a disk where it may.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
 
-/// [`PART_BYTES`] of the file from `at`; fewer at its end.
-async fn read_part(from: Arc<dyn File>, at: u64) -> io::Result<Bytes> {
-    tokio::task::spawn_blocking(move || read_part_now(from.as_ref(), at)).await?
+/// So many bytes of the file from `at`; fewer at its end.
+async fn read_part(from: Arc<dyn File>, at: u64, bytes: usize) -> io::Result<Bytes> {
+    blocking(move || read_part_now(from.as_ref(), at, bytes)).await
 }
 
-fn read_part_now(from: &dyn File, at: u64) -> io::Result<Bytes> {
-    let mut part =
-        vec![0; PART_BYTES.min(usize::try_from(from.len()?.saturating_sub(at)).unwrap_or(PART_BYTES))];
+fn read_part_now(from: &dyn File, at: u64, bytes: usize) -> io::Result<Bytes> {
+    let left = usize::try_from(from.len()?.saturating_sub(at)).unwrap_or(bytes);
+    let mut part = vec![0; bytes.min(left)];
     let len = from.read_at(at, &mut part)?;
     part.truncate(len);
     Ok(Bytes::from(part))
@@ -167,7 +302,11 @@ impl PutError {
         match self {
             Self::Local(source) => UploadError::Local(source),
             Self::Store(error) => {
-                let reason = chain(&error);
+                let said = chain(&error);
+                let reason = match meaning(&said) {
+                    Some(meaning) => format!("{meaning}: {said}"),
+                    None => said,
+                };
                 match error {
                     object_store::Error::PermissionDenied { .. }
                     | object_store::Error::Unauthenticated { .. }
@@ -180,7 +319,7 @@ impl PutError {
 }
 
 /// The error and what caused it, on one line; what a cause repeats is said once.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -197,14 +336,18 @@ fn chain(error: &dyn std::error::Error) -> String {
 /// the next attempt replaces what a crash left.
 async fn copy(from: Arc<dyn File>, to: PathBuf) -> Result<(), UploadError> {
     let place = to.display().to_string();
-    let copied = tokio::task::spawn_blocking(move || copy_now(from.as_ref(), &to)).await;
-    let failed = |error: io::Error| match error.kind() {
+    let copied = blocking(move || copy_now(from.as_ref(), &to)).await;
+    copied.map_err(|error| local_error(&place, &error))
+}
+
+fn local_error(place: &str, error: &io::Error) -> UploadError {
+    let (place, reason) = (place.to_owned(), error.to_string());
+    match error.kind() {
         io::ErrorKind::PermissionDenied | io::ErrorKind::NotADirectory => {
-            UploadError::Refused { place: place.clone(), reason: error.to_string() }
+            UploadError::Refused { place, reason }
         }
-        _ => UploadError::Failed { place: place.clone(), reason: error.to_string() },
-    };
-    copied.map_err(|error| failed(error.into()))?.map_err(failed)
+        _ => UploadError::Failed { place, reason },
+    }
 }
 
 fn copy_now(from: &dyn File, to: &Path) -> io::Result<()> {
@@ -216,7 +359,7 @@ fn copy_now(from: &dyn File, to: &Path) -> io::Result<()> {
     let mut copy = std::fs::File::create(&beside)?;
     let mut at = 0;
     loop {
-        let part = read_part_now(from, at)?;
+        let part = read_part_now(from, at, PART_BYTES)?;
         if part.is_empty() {
             break;
         }
@@ -226,35 +369,6 @@ fn copy_now(from: &dyn File, to: &Path) -> io::Result<()> {
     copy.sync_all()?;
     std::fs::rename(&beside, to)?;
     std::fs::File::open(folder)?.sync_all()
-}
-
-fn s3_store(bucket: &str, s3: &S3) -> Result<object_store::aws::AmazonS3, OpenError> {
-    // The program may have chosen a provider already; either is fine.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket);
-    if let Some(region) = &s3.region {
-        builder = builder.with_region(region);
-    }
-    if let Some(endpoint) = &s3.endpoint {
-        builder = builder.with_endpoint(endpoint);
-    }
-    if let Some(id) = &s3.access_key_id {
-        builder = builder.with_access_key_id(id);
-    }
-    if let Some(secret) = &s3.secret_access_key {
-        builder = builder.with_secret_access_key(secret);
-    }
-    if s3.access_key_id.is_some() != s3.secret_access_key.is_some() {
-        return Err(OpenError::S3("access_key_id and secret_access_key stand together or not at all".into()));
-    }
-    let endpoint = builder.get_config_value(&AmazonS3ConfigKey::Endpoint);
-    let plain = endpoint.as_deref().is_some_and(|endpoint| endpoint.starts_with("http://"));
-    let path_style = s3.path_style.unwrap_or(endpoint.is_some());
-    builder
-        .with_client_options(ClientOptions::new().with_allow_http(plain))
-        .with_virtual_hosted_style_request(!path_style)
-        .build()
-        .map_err(|error| OpenError::S3(chain(&error)))
 }
 
 #[cfg(test)]

@@ -48,6 +48,10 @@ fn file(folder: &Path, bytes: &[u8]) -> Arc<dyn File> {
     crate::log::Storage::open(&crate::log::Disk, &path, crate::log::Open::Read).unwrap()
 }
 
+fn journal(data: &Path) -> Journal {
+    Journal::new(Arc::new(crate::log::Disk), data)
+}
+
 /// The only object below `folder`, whatever the server has beside it.
 fn object(folder: &Path) -> (PathBuf, Vec<u8>) {
     let mut folders = vec![folder.to_owned()];
@@ -72,7 +76,7 @@ async fn an_object_of_several_parts_appears_in_the_bucket_and_again() {
     let from = file(local.path(), &bytes);
     let store = Store::open(&config(&endpoint, "secret")).unwrap();
     for _ in 0..2 {
-        store.upload(from.clone(), NAME).await.unwrap();
+        store.upload(from.clone(), NAME, &journal(local.path())).await.unwrap();
         let (path, uploaded) = object(&root.path().join("traces"));
         assert_eq!(path, Path::new("some/prefix").join(NAME));
         assert!(uploaded == bytes);
@@ -84,7 +88,7 @@ async fn a_small_object_is_one_request() {
     let (root, endpoint) = server().await;
     let local = TempDir::new().unwrap();
     let store = Store::open(&config(&endpoint, "secret")).unwrap();
-    store.upload(file(local.path(), b"small"), NAME).await.unwrap();
+    store.upload(file(local.path(), b"small"), NAME, &journal(local.path())).await.unwrap();
     assert_eq!(object(&root.path().join("traces")).1, b"small");
 }
 
@@ -94,7 +98,7 @@ async fn a_wrong_secret_is_refused_and_said_so() {
     let local = TempDir::new().unwrap();
     let from = file(local.path(), b"small");
     let store = Store::open(&config(&endpoint, "wrong")).unwrap();
-    let error = store.upload(from.clone(), NAME).await.unwrap_err();
+    let error = store.upload(from.clone(), NAME, &journal(local.path())).await.unwrap_err();
     assert!(matches!(error, UploadError::Refused { .. }), "{error}");
     let said = error.to_string();
     assert!(said.starts_with("s3://traces/some/prefix/tenant="), "{said}");
@@ -114,7 +118,7 @@ async fn a_folder_takes_objects_whole_and_what_a_crash_left_is_replaced() {
     let config = Config { url: format!("file:{}", target.display()), ..Config::default() };
     let store = Store::open(&config).unwrap();
     for _ in 0..2 {
-        store.upload(from.clone(), NAME).await.unwrap();
+        store.upload(from.clone(), NAME, &journal(local.path())).await.unwrap();
         assert_eq!(object(&target), (NAME.into(), b"rows".to_vec()));
     }
 }
