@@ -361,13 +361,17 @@ pub(super) mod tests {
 
     impl Bench {
         pub(crate) fn open(disk: &SimDisk, exporters: &[&str]) -> Self {
+            Self::open_for(disk, exporters, SegmentAttributes::default())
+        }
+
+        pub(crate) fn open_for(disk: &SimDisk, exporters: &[&str], attributes: SegmentAttributes) -> Self {
             let settings = Settings {
                 data: "data".into(),
                 roll_age_ms: 300_000,
                 roll_bytes: 1 << 30,
                 queue_bytes: 64 << 20,
                 reserve_bytes: 0,
-                attributes: SegmentAttributes::default(),
+                attributes,
                 highest_known: 0,
                 new_uuid: Uuid::new_v4,
             };

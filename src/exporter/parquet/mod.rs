@@ -40,4 +40,8 @@ pub use task::{EXPORTER, Exporter, SCHEMA_VERSION};
 pub use upload::{OpenError, Store, UploadError};
 
 #[cfg(test)]
+#[allow(unreachable_pub, dead_code, reason = "it is the integration tests' as well")]
+#[path = "../../../tests/integration/support/object_store.rs"]
+mod object_store;
+#[cfg(test)]
 mod tests;

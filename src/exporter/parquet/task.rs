@@ -153,7 +153,13 @@ impl Exporter {
                 Ok(false) => continue,
                 Ok(true) => info!(exporter = EXPORTER, object = begun.path, "upload left over is aborted"),
                 Err(error) => {
-                    warn!(exporter = EXPORTER, object = begun.path, id = begun.id, error, "parts stay in the store");
+                    warn!(
+                        exporter = EXPORTER,
+                        object = begun.path,
+                        id = begun.id,
+                        error,
+                        "parts stay in the store"
+                    );
                 }
             }
             let journal = self.journal.clone();
@@ -223,7 +229,9 @@ impl Exporter {
     fn tell_unwritten(&self, contents: &Contents, spans: u64) {
         let first = contents.tenants.values().flatten().find(|key| {
             let piece = PieceFile(contents.file.clone()).piece(key.position);
-            piece.is_ok_and(|piece| Spans::read(&piece.otlp, Spans::default()).spans.len() < piece.spans as usize)
+            piece.is_ok_and(|piece| {
+                Spans::read(&piece.otlp, Spans::default()).spans.len() < piece.spans as usize
+            })
         });
         let trace = first.map(|key| key.trace_id.to_string()).unwrap_or_default();
         let error = format!("{spans} spans of a segment cannot be read, of trace {trace} and perhaps others");
