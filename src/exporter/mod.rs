@@ -8,3 +8,6 @@ pub mod metrics;
 pub mod otlp;
 pub mod outbox;
 pub mod parquet;
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,8 @@
 //! - A request holds whole pieces of one tenant and at most `batch_bytes`; a larger piece is divided into requests.
 //! - The bytes held are bounded: at `wants() == false` the loop reads no further.
 //! - The cursor passes a piece when the fate of all its parts, and of all pieces before it, is known.
+//! - What a backend fails at again and again, while it takes all else, does not hold the cursor for ever: it is
+//!   divided until the culprit is alone, and given up after [`GIVEN_UP_AFTER`].
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -23,6 +25,15 @@ use crate::trace::{Position, TraceId};
 
 /// After so many refusals in a row refused batches are not divided to save the good pieces: there are none.
 const REFUSALS_DIVIDED: u32 = 32;
+
+/// A batch that failed so often, each time after its backend had taken others, is divided.
+const BEATEN_DIVIDED: u32 = 4;
+/// What has failed so often, and for so long, will not be taken. A backend that fails at random takes everything
+/// sooner; one that is down takes nothing, and then nothing is given up.
+const BEATEN_MAX: u32 = 32;
+const GIVEN_UP_AFTER: Duration = Duration::from_secs(600);
+/// Pieces on their way, or settled behind one that is not.
+const PIECES_MAX: usize = 1 << 16;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -89,6 +100,17 @@ struct Batch {
     bytes: usize,
     since: Instant,
     sent_before: bool,
+    trouble: Option<Trouble>,
+}
+
+/// What a batch has gone through that has failed.
+#[derive(Clone, Copy, Debug)]
+struct Trouble {
+    since: Instant,
+    /// Failures before which the backend had taken others of the same tenant.
+    beaten: u32,
+    /// Batches of the tenant that had been taken at the last failure.
+    taken: u64,
 }
 
 #[derive(Debug)]
@@ -111,6 +133,8 @@ pub(super) struct Queue {
     prefix: Prefix,
     backoff: Backoff,
     refusals: u32,
+    /// Batches, by tenant.
+    taken: HashMap<Arc<str>, u64>,
 }
 
 impl Queue {
@@ -126,12 +150,14 @@ impl Queue {
             prefix: Prefix::default(),
             backoff: Backoff::new(settings.backoff),
             refusals: 0,
+            taken: HashMap::new(),
         }
     }
 
     /// There is room for more pieces.
     pub(super) fn wants(&self) -> bool {
         self.held_bytes < self.settings.batch_bytes * (self.settings.in_flight + 1)
+            && self.prefix.waiting.len() < PIECES_MAX
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -210,12 +236,10 @@ impl Queue {
             _ => self.works(now),
         };
         let loss = match outcome {
-            Outcome::Retry { .. } => {
-                self.ready.push_back(batch);
-                None
-            }
+            Outcome::Retry { wait, error } => self.again(batch, wait, error, now),
             Outcome::Delivered { rejected, message } => {
                 self.refusals = 0;
+                *self.taken.entry(batch.tenant.clone()).or_default() += 1;
                 self.finish(batch, rejected, message)
             }
             Outcome::Refused { divisible, error } => self.refused(batch, divisible, error),
@@ -232,6 +256,25 @@ impl Queue {
         self.metrics.failed(error);
         let first = self.backoff.failed(started, wait, now, random);
         first.then(|| Event::Down { error: error.to_owned() })
+    }
+
+    /// Later, unless it is the batch's own fault.
+    fn again(&mut self, mut batch: Batch, wait: Wait, error: String, now: Instant) -> Option<Event> {
+        // A backend that says when to come, or whose credentials are wrong, blames no batch.
+        if wait == Wait::Backoff {
+            let taken = self.taken.get(&batch.tenant).copied().unwrap_or(0);
+            let Trouble { since, beaten, .. } = batch.note_failure(taken, now);
+            if beaten >= BEATEN_DIVIDED && batch.parts.len() > 1 {
+                self.halve(batch);
+                return None;
+            }
+            if beaten >= BEATEN_MAX && now - since >= GIVEN_UP_AFTER {
+                let error = format!("failed for {:?} while others were taken: {error}", now - since);
+                return self.finish(batch, u64::MAX, error);
+            }
+        }
+        self.ready.push_back(batch);
+        None
     }
 
     fn refused(&mut self, batch: Batch, divisible: bool, error: String) -> Option<Event> {
@@ -286,7 +329,8 @@ impl Queue {
             self.open[at].parts.push(part);
         } else {
             self.close_tenant(&tenant);
-            self.open.push_back(Batch { tenant, parts: vec![part], bytes, since: now, sent_before: false });
+            let (parts, since) = (vec![part], now);
+            self.open.push_back(Batch { tenant, parts, bytes, since, sent_before: false, trouble: None });
         }
         while self.open.iter().map(|batch| batch.bytes).sum::<usize>() >= limit {
             self.ready.extend(self.open.pop_front());
@@ -303,6 +347,18 @@ impl Queue {
         while self.open.front().is_some_and(|batch| batch.since + self.settings.batch_wait <= now) {
             self.ready.extend(self.open.pop_front());
         }
+    }
+}
+
+impl Batch {
+    /// `taken`: batches of its tenant that the backend has taken so far.
+    fn note_failure(&mut self, taken: u64, now: Instant) -> Trouble {
+        let trouble = self.trouble.get_or_insert(Trouble { since: now, beaten: 0, taken });
+        if taken > trouble.taken {
+            trouble.taken = taken;
+            trouble.beaten += 1;
+        }
+        *trouble
     }
 }
 
@@ -483,6 +539,73 @@ mod tests {
         assert_eq!(bench.balance(), (40, 0, 0));
         assert_eq!(bench.queue.reached(), Some(Position::new(1, 10)));
         assert!(bench.metrics.retries() >= 8);
+    }
+
+    /// Sends for so many minutes; requests with a piece of 66 bytes fail, the others as `others` say.
+    fn send_with_a_poisoned_piece(bench: &mut Bench, minutes: u64, others: fn(u64) -> Outcome) -> Vec<Event> {
+        let mut events = Vec::new();
+        let end = bench.now + Duration::from_secs(60 * minutes);
+        for round in 0.. {
+            if bench.now >= end {
+                break;
+            }
+            while bench.queue.wants() && bench.queue.ready.len() < 4 {
+                bench.push("", 40);
+            }
+            match bench.next() {
+                Some((id, sizes)) => {
+                    let outcome = if sizes.contains(&66) { retry() } else { others(round) };
+                    events.extend(bench.settle(id, outcome));
+                    bench.after(10);
+                }
+                None => bench.after(100),
+            }
+        }
+        events
+    }
+
+    #[test]
+    fn what_a_backend_never_takes_while_it_takes_all_else_is_given_up_alone() {
+        let mut bench = Bench::new();
+        bench.push("", 30);
+        bench.push("", 66);
+        let mut events = send_with_a_poisoned_piece(&mut bench, 15, |_| DELIVERED);
+        events.retain(|event| matches!(event, Event::Rejected { .. }));
+        let [Event::Rejected { trace, spans: 6, error }] = &events[..] else { panic!("{events:?}") };
+        assert_eq!(*trace, TraceId([2; 16]));
+        assert!(error.contains("while others were taken: down"), "{error}");
+        assert_eq!(bench.metrics.lost(Lost::Rejected), 6);
+        assert!(bench.queue.reached().unwrap() > Position::new(1, 1_000));
+    }
+
+    #[test]
+    fn a_backend_that_is_down_or_fails_at_random_loses_nothing() {
+        let down = |_| retry();
+        let at_random = |round| if round % 10 == 0 { DELIVERED } else { retry() };
+        for others in [down, at_random] {
+            let mut bench = Bench::new();
+            let events = send_with_a_poisoned_piece(&mut bench, 60, others);
+            assert!(!events.iter().any(|event| matches!(event, Event::Rejected { .. })), "{events:?}");
+            assert_eq!(bench.metrics.lost(Lost::Rejected), 0);
+        }
+    }
+
+    #[test]
+    fn what_is_settled_behind_a_piece_that_is_not_does_not_grow_without_end() {
+        let mut bench = Bench::new();
+        bench.push("", 66);
+        let (stuck, _) = {
+            bench.after(300);
+            bench.next().unwrap()
+        };
+        while bench.queue.wants() {
+            bench.push("", 100);
+            let (id, _) = bench.next().unwrap();
+            bench.settle(id, DELIVERED);
+        }
+        assert_eq!(bench.pushed as usize, PIECES_MAX);
+        bench.settle(stuck, DELIVERED);
+        assert!(bench.queue.wants());
     }
 
     #[test]

@@ -200,6 +200,9 @@ impl Exporter {
         metrics.batch();
         self.subscription.cursor.advance(Position::new(segment.number + 1, 0));
         metrics.passed(segment.number + 1, Lost::Corrupt);
+        let cursor = self.subscription.cursor.clone();
+        // What cannot be saved now is tried again every second, and said.
+        let _ = blocking(move || cursor.save()).await;
         Ok(())
     }
 

@@ -221,6 +221,13 @@ async fn power_lost_between_the_parts_of_an_upload_delivers_it_once_and_leaves_n
 async fn power_lost_between_the_upload_and_the_cursor_puts_the_same_bytes_there_again() {
     let (disk, server) = (SimDisk::new(7), ObjectStore::start().await);
     let mut life = Life::start(&disk, &in_bucket(&server));
+    let failing = disk.clone();
+    server.fail(move |operation| {
+        // The next that is written is the cursor.
+        let complete = operation == Operation::Complete;
+        complete.then(|| failing.fail_writes(1));
+        None
+    });
     life.append_large();
     life.delivered(SPANS.into()).await;
     let before = objects(&server.files());
