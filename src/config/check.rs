@@ -12,8 +12,8 @@ use crate::log::grouped::SEGMENT_MAX;
 use crate::sampler::{Policies, PolicyConfig, QueryError};
 use crate::units::{ByteSize, HumanDuration, MemoryLimit};
 
-/// Eight segments: below, the window is too short to gather anything.
-const MEMORY_MIN: ByteSize = ByteSize::mib(32);
+/// The largest request in flight, its copy in the log with the index, and as large a one before it fit.
+pub const MEMORY_MIN: ByteSize = ByteSize::mib(64);
 /// Some segments of both logs, one of them preallocated.
 const DISK_MIN: ByteSize = ByteSize::mib(64);
 /// Outbox segments have offsets of 32 bits.

@@ -20,7 +20,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 pub use changes::Document;
-pub use check::Warning;
+pub use check::{MEMORY_MIN, Warning};
 pub use memory::available as available_memory;
 pub use mistake::{ConfigError, Mistake};
 pub use sections::{Buffer, Data, Exporters, Input, OnShutdown, Receivers, Sync, WhenFull};

@@ -46,7 +46,7 @@ fn every_kind_of_mistake_has_its_place_and_its_expectation() {
             "1:38: found 10s, expected at least after_root, which is 20s",
         ),
         ("buffer: { hindsight: 59s }", "1:22: found 59s, expected at least max_wait, which is 1m"),
-        ("buffer: { memory: 1MiB }", "1:19: found 1MiB, expected at least 32MiB"),
+        ("buffer: { memory: 1MiB }", "1:19: found 1MiB, expected at least 64MiB"),
         ("data: { disk: 1MiB }", "1:15: found 1MiB, expected at least 64MiB"),
         (
             "telemetry: { listen: \"0.0.0.0:4317\" }",
@@ -179,8 +179,11 @@ fn a_condition_is_refused_where_it_goes_wrong() {
 
 #[test]
 fn a_url_that_names_no_store_is_refused() {
-    let refusal = refusal("exporters: { parquet: { url: \"gs://bucket\" } }");
-    assert!(refusal.starts_with("t.yaml:1:30: ") && refusal.contains("not supported yet"), "{refusal}");
+    let refusal = refusal("exporters: { parquet: { url: \"ftp://bucket\" } }");
+    assert!(
+        refusal.starts_with("t.yaml:1:30: ") && refusal.contains("expected file: and a folder"),
+        "{refusal}"
+    );
 }
 
 fn in_folder(name: &str) -> String {

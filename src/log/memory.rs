@@ -182,6 +182,11 @@ impl Memory {
         }
     }
 
+    /// Gives memory kept for later back to the system: the log grows no more.
+    pub fn shrink(&self) {
+        self.spare.lock().clear();
+    }
+
     /// Bytes of all live records, and what was charged for them.
     pub fn bytes(&self) -> usize {
         self.bytes.load(Relaxed)

@@ -51,7 +51,8 @@ impl Budget {
     }
 
     fn refused(&self, bytes: usize) {
-        if bytes <= self.limit / 2 {
+        // More does not fit beside the segment that is being filled, whatever retires.
+        if bytes <= self.limit / 4 * 3 {
             self.wanted.fetch_max(bytes, Relaxed);
         }
     }
@@ -133,7 +134,7 @@ mod tests {
         drop(room);
         assert_eq!(budget.excess(), budget.used() + 300 - 1600);
         log.append(&[0; 28], &[0; 1000], 0);
-        assert!(budget.take(1000).is_none(), "never fits beside a log: nothing is let go for it");
+        assert!(budget.take(1300).is_none(), "never fits beside a log: nothing is let go for it");
         assert_eq!(budget.excess(), budget.used() + 300 - 1600);
     }
 

@@ -28,7 +28,7 @@ use super::state::{self, Saved, Snapshot};
 use super::status::StageStatus;
 use super::{Addresses, Lock, LogThread, Pipeline, why};
 use crate::buffer::{self, Buffer};
-use crate::config::{self, Config, Loaded, available_memory};
+use crate::config::{self, Config, Loaded, MEMORY_MIN, available_memory};
 use crate::exporter::otlp::Stop as ExporterStop;
 use crate::exporter::outbox::{self, Outbox};
 use crate::exporter::{otlp, parquet};
@@ -41,6 +41,7 @@ use crate::telemetry::metrics::Process;
 use crate::telemetry::red::Red;
 use crate::telemetry::status::History;
 use crate::telemetry::{Ledger, Readiness, Telemetry, admin, ledger};
+use crate::units::{ByteSize, MemoryLimit};
 
 /// Bytes of either log that may wait to be written.
 const QUEUE_BYTES: usize = 64 << 20;
@@ -397,7 +398,15 @@ fn open_input(
 
 fn memory_limit(config: &Config) -> anyhow::Result<usize> {
     let available = available_memory().context("find out how much memory there is")?;
-    Ok(config.buffer.memory.of(available) as usize)
+    let limit = ByteSize(config.buffer.memory.of(available));
+    // What is given in bytes was checked with the file.
+    if matches!(config.buffer.memory, MemoryLimit::Percent(_)) && limit < MEMORY_MIN {
+        bail!(
+            "buffer.memory is {} here, which is {limit}: expected at least {MEMORY_MIN}",
+            config.buffer.memory
+        );
+    }
+    Ok(limit.as_u64() as usize)
 }
 
 fn engine(

@@ -107,7 +107,12 @@ fn unwritten(error: WriteFailed) -> Rejection {
 
 #[cfg(test)]
 mod tests {
+    use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+    use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
+    use prost::Message;
+
     use super::*;
+    use crate::config::MEMORY_MIN;
     use crate::pipeline::testing::{engine, request};
     use crate::receiver::Intake as _;
     use crate::trace::TraceId;
@@ -129,6 +134,38 @@ mod tests {
         let room = room_for_all.admit(body.len()).unwrap();
         room_for_all.receive(room, "", body.clone()).await.unwrap();
         assert!(room_for_all.budget.used() > body.len() + 1_000 * 16);
+    }
+
+    /// A request of about so many bytes, with spans of half a kilobyte.
+    fn large(bytes: usize) -> Bytes {
+        let span = |n: usize| Span {
+            trace_id: (n as u128 + 1).to_be_bytes().to_vec(),
+            span_id: vec![1; 8],
+            name: "x".repeat(460),
+            ..Span::default()
+        };
+        let scope_spans =
+            vec![ScopeSpans { spans: (0..bytes / 490).map(span).collect(), ..ScopeSpans::default() }];
+        let resource_spans = vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }];
+        ExportTraceServiceRequest { resource_spans }.encode_to_vec().into()
+    }
+
+    #[tokio::test]
+    async fn the_smallest_memory_takes_the_largest_request_again_and_again() {
+        let body = large(15 << 20);
+        assert!((15 << 20..16 << 20).contains(&body.len()));
+        let intake = intake(MEMORY_MIN.as_u64() as usize);
+        for _ in 0..5 {
+            let sent = async || intake.receive(intake.admit(body.len())?, "", body.clone()).await;
+            if sent().await.is_err() {
+                // As the keeper does before the sender comes again.
+                while intake.budget.excess() > 0 {
+                    assert!(intake.engine.memory.retire_oldest().is_some(), "nothing is left to retire");
+                }
+                sent().await.unwrap();
+            }
+            assert!(!intake.budget.is_overdrawn());
+        }
     }
 
     #[test]

@@ -165,7 +165,8 @@ impl Judge {
         }
         let (decision, lesson) = self.decide(shard, candidate, in_force, now);
         let again = candidate.judgement == Judgement::Again;
-        if !again {
+        // A drop that stands is no second drop; one that becomes a keep is a trace that is kept.
+        if !again || decision.kept {
             self.engine.ledger.judged(decision.policy, decision.kept);
         }
         if !decision.kept {

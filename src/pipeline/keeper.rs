@@ -210,6 +210,9 @@ impl JudgeLoop {
                 return;
             }
             self.retire(oldest.number);
+            if outlived {
+                self.engine.memory.shrink();
+            }
         }
     }
 

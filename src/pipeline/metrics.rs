@@ -10,7 +10,7 @@ use super::judge::JudgeTallies;
 use super::keeper::KeeperTallies;
 use super::past::Past;
 use crate::exporter::metrics::Lost;
-use crate::exporter::outbox::Outbox;
+use crate::exporter::outbox::{Outbox, Subscription};
 use crate::telemetry::{Families, Source};
 
 /// See the module.
@@ -31,6 +31,16 @@ impl Source for PipelineMetrics {
         self.disk(out);
         self.exporters(out);
         self.slow(out);
+    }
+
+    fn remarks(&self) -> Vec<String> {
+        let down = self.outbox.subscriptions().filter(|subscription| subscription.metrics.is_down());
+        let remark = |subscription: &Subscription| {
+            let (exporter, metrics) = (subscription.cursor.exporter(), &subscription.metrics);
+            let (spans, error) = (metrics.pending().spans, metrics.last_error().unwrap_or_default());
+            format!("exporter {exporter} takes nothing, {spans} spans wait: {error}")
+        };
+        down.map(remark).collect()
     }
 }
 

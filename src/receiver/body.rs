@@ -1,6 +1,7 @@
 //! Reads a body into one piece, charged to the intake's memory before it is kept.
 //!
-//! A body that comes in one frame, as those of most senders do, is not copied.
+//! A body that comes in one frame, as those of most senders do, is not copied. What a sender announces must fit from the
+//! beginning, but nobody holds room by announcing alone.
 
 use bytes::{Bytes, BytesMut};
 use http_body::Body;
@@ -10,9 +11,12 @@ use super::{Intake, Rejection, Room};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
+/// A body of several frames is given so much room at once, and then twice what it has: it moves seldom.
+pub(super) const STEP: usize = 128 << 10;
+
 /// What is known of a body's size.
 pub(super) struct Bounds<F> {
-    /// Bytes that the sender announces in a header: charged before they come.
+    /// Bytes that the sender announces in a header.
     pub(super) announced: usize,
     /// Bytes of the whole, by its first ones; 0 as long as they do not tell.
     pub(super) expected: F,
@@ -36,8 +40,9 @@ where
     if bounds.announced > bounds.limit {
         return Err(Rejection::TooLarge);
     }
-    let mut charged = bounds.announced;
-    let mut room = intake.admit(charged)?;
+    drop(intake.admit(bounds.announced)?);
+    let mut room = intake.admit(0)?;
+    let mut charged = 0;
     let mut gathered = Gathered::default();
     while let Some(frame) = body.frame().await {
         let frame =
@@ -45,15 +50,18 @@ where
         let Ok(data) = frame.into_data() else { continue };
         let length = gathered.len() + data.len();
         *received = (*received).max(length as u64);
-        let expected = (bounds.expected)(gathered.first(&data)).max(length);
-        if expected > bounds.limit {
+        let expected = (bounds.expected)(gathered.first(&data));
+        if expected.max(length) > bounds.limit {
             return Err(Rejection::TooLarge);
         }
         if length > charged {
-            room.grow(length - charged)?;
-            charged = length;
+            let all = if expected == 0 { bounds.limit } else { expected };
+            let enough =
+                if gathered.len() == 0 { length } else { all.min(STEP.max(2 * charged)).max(length) };
+            room.grow(enough - charged)?;
+            charged = enough;
         }
-        gathered.push(data, expected);
+        gathered.push(data, charged);
     }
     Ok((room, gathered.into_bytes()))
 }
@@ -79,15 +87,14 @@ impl Gathered {
         }
     }
 
-    fn push(&mut self, data: Bytes, expected: usize) {
+    /// Into so much room.
+    fn push(&mut self, data: Bytes, room: usize) {
         if self.len() == 0 {
             self.whole = data;
             return;
         }
-        if self.joined.is_empty() {
-            self.joined.reserve(expected);
-            self.joined.extend_from_slice(&std::mem::take(&mut self.whole));
-        }
+        self.joined.reserve(room - self.joined.len());
+        self.joined.extend_from_slice(&std::mem::take(&mut self.whole));
         self.joined.extend_from_slice(&data);
     }
 

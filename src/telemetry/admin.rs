@@ -55,7 +55,11 @@ async fn metrics(State(shown): State<Shown>, headers: HeaderMap) -> Response {
 
 async fn ready(State(shown): State<Shown>) -> Response {
     match shown.readiness.reason() {
-        None => "ready\n".into_response(),
+        // A backend that takes nothing is no reason to send requests elsewhere: the outbox holds.
+        None => {
+            let remarks = shown.telemetry.remarks().into_iter().map(|remark| format!("{remark}\n"));
+            format!("ready\n{}", remarks.collect::<String>()).into_response()
+        }
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
     }
 }

@@ -379,7 +379,8 @@ impl Ledger {
             );
             for (verdict, units) in [("kept", counts.kept_units), ("dropped", counts.dropped_units)] {
                 let labels = [("policy", name), ("verdict", verdict)];
-                let help = "Traces and units judged for the first time.";
+                let help =
+                    "Traces and units by their first verdict; those kept later, after a drop, once more.";
                 out.counter("tailwater_sampler_judged_units_total", help, &labels, units);
             }
         }

@@ -19,6 +19,11 @@ use super::why::Witness;
 /// Something with counters to show.
 pub trait Source: Send + Sync {
     fn collect(&self, out: &mut Families);
+
+    /// What somebody should mend though requests are taken, one sentence each.
+    fn remarks(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// The metric families of one scrape.
@@ -200,6 +205,11 @@ impl Telemetry {
             source.collect(&mut families);
         }
         families
+    }
+
+    /// What somebody should mend though requests are taken.
+    pub fn remarks(&self) -> Vec<String> {
+        self.sources.read().iter().flat_map(|source| source.remarks()).collect()
     }
 }
 

@@ -117,15 +117,30 @@ async fn what_is_too_large_is_never_sent_again() {
     assert_eq!(running.metrics.requested(Transport::Grpc, Outcome::Refused(Cause::TooLarge)), 3);
 }
 
+/// Asks its reader for the widest window there is: 128 MiB.
+fn wide_zstd(bytes: &[u8]) -> Vec<u8> {
+    use std::io::Write;
+    let mut encoder = ::zstd::Encoder::new(Vec::new(), 1).unwrap();
+    encoder.window_log(27).unwrap();
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
 #[tokio::test]
 async fn bombs_stay_within_the_budget() {
     let budget = 8 << 20;
     let running = run(Config::default(), FakeIntake::with_budget(budget)).await;
-    let bomb = framed(1, &gzip(&vec![0; 15 << 20]));
-    let sends = (0..64).map(|_| post_raw(&running, EXPORT, &[("grpc-encoding", "gzip")], bomb.clone()));
-    for (code, message) in futures::future::join_all(sends).await {
-        assert_eq!(code, Code::Unavailable, "{message}");
+    let zeros = vec![0; 15 << 20];
+    for (encoding, bomb) in [("gzip", gzip(&zeros)), ("zstd", zstd(&zeros)), ("zstd", wide_zstd(&zeros))] {
+        let (header, bomb) = ([("grpc-encoding", encoding)], framed(1, &bomb));
+        let sends = (0..64).map(|_| post_raw(&running, EXPORT, &header, bomb.clone()));
+        for (code, message) in futures::future::join_all(sends).await {
+            assert_eq!(code, Code::Unavailable, "{encoding}: {message}");
+        }
     }
+    let enough = framed(1, &wide_zstd(&vec![0; 500 << 20]));
+    let (code, message) = post_raw(&running, EXPORT, &[("grpc-encoding", "zstd")], enough).await;
+    assert_eq!(code, Code::InvalidArgument, "{message}");
     assert!(running.intake.peak() <= budget);
     assert_eq!(running.intake.used(), 0);
 }

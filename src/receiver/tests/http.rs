@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::receiver::answer;
+use crate::receiver::body::STEP;
 use crate::receiver::config::{Cors, Http};
 use crate::receiver::metrics::{Outcome, Transport};
 use crate::receiver::rejection::Cause;
@@ -81,6 +82,32 @@ async fn a_body_of_unannounced_length_is_charged_as_it_comes() {
     }
     assert_eq!(running.intake.bodies()[0].len(), 100_000);
     assert_eq!(running.intake.used(), 0);
+}
+
+#[tokio::test]
+async fn a_sender_that_announces_much_and_says_nothing_holds_no_room() {
+    use tokio::io::AsyncWriteExt;
+    let running = run(Config::default(), FakeIntake::with_budget(16 << 20)).await;
+    let mut silent = Vec::new();
+    for _ in 0..100 {
+        let mut socket = tokio::net::TcpStream::connect(running.http).await.unwrap();
+        let head = format!(
+            "POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: {PROTOBUF}\r\ncontent-length: 16000000\r\n\r\n"
+        );
+        socket.write_all(head.as_bytes()).await.unwrap();
+        socket.write_all(&[b' '; 1000]).await.unwrap();
+        silent.push(socket);
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(running.intake.used() <= 100 * STEP, "{} bytes are held", running.intake.used());
+    let sent = encoded(&padded(2 << 20));
+    assert_eq!(post(&running, PROTOBUF, None, sent.clone()).await.status(), 200);
+    assert_eq!(running.intake.bodies(), [sent]);
+    assert!(running.intake.peak() <= 16 << 20);
+    // What would not fit even now is refused, and none of it kept.
+    let running = run(Config::default(), FakeIntake::with_budget(8 << 20)).await;
+    assert_eq!(post(&running, PROTOBUF, None, vec![b' '; 15 << 20]).await.status(), 503);
+    assert_eq!(running.intake.peak(), 0);
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::Trac
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTracePartialSuccess, ExportTraceServiceRequest,
 };
+use prost::Message;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
@@ -73,7 +74,7 @@ impl Sender {
             match self.send(request).await {
                 Ok(_) => return,
                 Err(status) if retryable(status.code()) => {
-                    tokio::time::sleep(Duration::from_millis(100)).await
+                    tokio::time::sleep(told(&status).unwrap_or(Duration::from_millis(100))).await
                 }
                 Err(status) => panic!("refused for good: {status}"),
             }
@@ -94,6 +95,38 @@ impl Sender {
         self.client = Some((address, client.clone()));
         Ok(client)
     }
+}
+
+/// When to come back, if the answer says so: `google.rpc.RetryInfo` in the details of `google.rpc.Status`.
+pub fn told(status: &Status) -> Option<Duration> {
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct Details {
+        #[prost(message, repeated, tag = "3")]
+        details: Vec<Detail>,
+    }
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct Detail {
+        #[prost(string, tag = "1")]
+        type_url: String,
+        #[prost(message, optional, tag = "2")]
+        retry: Option<RetryInfo>,
+    }
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct RetryInfo {
+        #[prost(message, optional, tag = "1")]
+        delay: Option<Delay>,
+    }
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct Delay {
+        #[prost(int64, tag = "1")]
+        seconds: i64,
+        #[prost(int32, tag = "2")]
+        nanos: i32,
+    }
+    let details = Details::decode(status.details()).ok()?.details;
+    let retry = details.into_iter().find(|detail| detail.type_url.ends_with("google.rpc.RetryInfo"))?;
+    let delay = retry.retry?.delay?;
+    Some(Duration::new(delay.seconds.try_into().ok()?, delay.nanos.try_into().ok()?))
 }
 
 /// OTLP's list of codes that a client may try again; a broken connection shows as `Unknown` or `Internal` here.

@@ -24,6 +24,7 @@ pub struct Setup {
     pub memory: &'static str,
     pub after_root: &'static str,
     pub max_wait: &'static str,
+    pub hindsight: &'static str,
     pub disk: &'static str,
     /// `resume` or `drain`.
     pub on_shutdown: &'static str,
@@ -47,6 +48,7 @@ impl Default for Setup {
             memory: "256MiB",
             after_root: "1s",
             max_wait: "3s",
+            hindsight: "60s",
             disk: "2GiB",
             on_shutdown: "resume",
             tenant_header: None,
@@ -89,14 +91,14 @@ impl Setup {
         let otlp = if otlp.is_empty() { String::new() } else { format!("\n  otlp:{otlp}") };
         let tenant =
             self.tenant_header.map_or_else(String::new, |name| format!("\n    tenant_header: {name}"));
-        let Self { policies, memory, after_root, max_wait, disk, on_shutdown, red, .. } = self;
+        let Self { policies, memory, after_root, max_wait, hindsight, disk, on_shutdown, red, .. } = self;
         format!(
             r#"receivers:
   otlp:
     grpc: {{ listen: "127.0.0.1:0" }}
     http: {{ listen: "127.0.0.1:0" }}{tenant}
 data: {{ path: "{folder}/data", disk: {disk}, on_shutdown: {on_shutdown} }}
-buffer: {{ memory: {memory}, after_root: {after_root}, max_wait: {max_wait}, hindsight: 60s }}
+buffer: {{ memory: {memory}, after_root: {after_root}, max_wait: {max_wait}, hindsight: {hindsight} }}
 policies:{policies}
 exporters:
   parquet:
@@ -233,6 +235,12 @@ impl Tailwater {
 
     pub fn pid(&self) -> u32 {
         self.life.as_ref().expect("it runs").id()
+    }
+
+    /// What `/readyz` says, and whether it is a yes.
+    pub async fn readiness(&self) -> (bool, String) {
+        let answer = http_client().get(format!("{}/readyz", self.telemetry())).send().await.unwrap();
+        (answer.status().is_success(), answer.text().await.unwrap())
     }
 
     /// Resident memory in bytes.

@@ -1,0 +1,234 @@
+//! More than there is room for: the budget holds, senders are told, and nothing that was acknowledged is judged by less
+//! than its whole trace. `TAILWATER_LONG=1` makes it a minute, a thousand connections, ten million spans.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::support::{
+    Metrics, Random, Row, Sender, Setup, SpanKey, Tailwater, Trace, eventually, key_of, long, request_of,
+    rows_below, text, to_hex, told,
+};
+
+const KEEP_ALL: &str = "\n  - { name: all, keep: 100% }";
+/// Errors alone: then what is kept is known.
+const ERRORS: &str = r#"
+  - { name: errors, match: "{ status = error }", keep: 100% }
+  - { name: rest, keep: 0% }
+"#;
+/// Beside the budget: sketches, one row group, the program, what the allocator has not given back.
+const BESIDE: u64 = 250 << 20;
+/// Fills memory before the processor is busy.
+const PADDING: usize = 16_000;
+
+/// Twenty traces of three spans, one in ten with an error.
+fn traces(random: &mut Random) -> Vec<Trace> {
+    let mut traces: Vec<_> = (0..20).map(|_| Trace::new(random)).collect();
+    traces.iter_mut().for_each(|trace| trace.failed = random.one_in(10));
+    traces
+}
+
+fn padded(spans: impl Iterator<Item = (&'static str, Span)>) -> ExportTraceServiceRequest {
+    let padding = "x".repeat(PADDING);
+    request_of(spans.map(|(service, mut span)| {
+        span.attributes.push(text("padding", &padding));
+        (service, span)
+    }))
+}
+
+fn is_root(span: &Span) -> bool {
+    span.parent_span_id.is_empty()
+}
+
+fn refused_for_memory(metrics: &Metrics) -> u64 {
+    metrics.sum("tailwater_receiver_refused_requests_total", &[("cause", "memory")]) as u64
+}
+
+/// Nothing is judged before its time, and nothing is lost.
+async fn overloaded() -> Tailwater {
+    let setup = Setup {
+        policies: ERRORS.to_owned(),
+        memory: "64MiB",
+        after_root: "2s",
+        max_wait: "30s",
+        hindsight: "60s",
+        ..Setup::default()
+    };
+    setup.start().await
+}
+
+fn rows_by_trace(rows: Vec<Row>) -> HashMap<String, HashSet<SpanKey>> {
+    let mut traces: HashMap<String, HashSet<SpanKey>> = HashMap::new();
+    rows.into_iter().for_each(|row| _ = traces.entry(row.trace_id.clone()).or_default().insert(row.key()));
+    traces
+}
+
+/// Children first, roots in a request of their own a moment later.
+async fn deliver_until(end: Instant, mut sender: Sender, seed: u64) -> Vec<Trace> {
+    let mut random = Random(seed);
+    let mut sent = Vec::new();
+    while Instant::now() < end {
+        let traces = traces(&mut random);
+        sender
+            .deliver(&padded(traces.iter().flat_map(Trace::build).filter(|(_, span)| !is_root(span))))
+            .await;
+        sender.deliver(&padded(traces.iter().flat_map(Trace::build).filter(|(_, span)| is_root(span)))).await;
+        sent.extend(traces);
+    }
+    sent
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn senders_that_come_again_lose_nothing_and_every_trace_is_judged_whole() {
+    let mut tailwater = overloaded().await;
+    let end = Instant::now() + long(Duration::from_secs(8), Duration::from_secs(60));
+    let senders = (0..4).map(|n| tokio::spawn(deliver_until(end, Sender::to(&tailwater), n)));
+    let senders: Vec<_> = senders.collect();
+    while Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert!(tailwater.resident() < (64 << 20) + BESIDE, "{} bytes resident", tailwater.resident());
+    }
+    let mut sent = Vec::new();
+    for sender in senders {
+        sent.extend(sender.await.unwrap());
+    }
+    let ledger = tailwater.judged().await;
+    let metrics = tailwater.metrics().await;
+    assert!(refused_for_memory(&metrics) > 0, "it was no overload");
+    assert_eq!(ledger.accepted + ledger.duplicate, 3 * sent.len() as u64 + ledger.duplicate);
+    let rootless = metrics.sum("tailwater_sampler_rootless_units_total", &[]);
+    assert_eq!(rootless, 0.0, "judged before their root came");
+    tailwater.drain().await;
+    let kept = rows_by_trace(rows_below(&tailwater.parquet()));
+    let failed: Vec<_> = sent.iter().filter(|trace| trace.failed).collect();
+    assert!(failed.len() > 10);
+    assert_eq!(kept.len(), failed.len(), "error traces, and nothing else");
+    for trace in failed {
+        assert_eq!(kept[&to_hex(&trace.id)], trace.keys().into_iter().collect(), "all of it");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_senders_do_not_send_again_is_what_was_refused() {
+    let mut tailwater = overloaded().await;
+    let end = Instant::now() + long(Duration::from_secs(8), Duration::from_secs(60));
+    let senders = (0..4).map(|n| {
+        let mut sender = Sender::to(&tailwater);
+        tokio::spawn(async move {
+            let (mut random, mut requests, mut refused, mut expected) = (Random(n), 0, 0, HashSet::new());
+            while Instant::now() < end {
+                let traces = traces(&mut random);
+                requests += 1;
+                match sender.send(&padded(traces.iter().flat_map(Trace::build))).await {
+                    Ok(_) => {
+                        expected.extend(traces.iter().filter(|trace| trace.failed).flat_map(Trace::keys))
+                    }
+                    Err(status) => {
+                        assert!(told(&status).is_some(), "not told when to come back: {status}");
+                        refused += 1;
+                    }
+                }
+            }
+            (requests, refused, expected)
+        })
+    });
+    let (mut requests, mut refused, mut expected) = (0, 0, HashSet::new());
+    for sender in senders.collect::<Vec<_>>() {
+        let (sent, lost, acknowledged) = sender.await.unwrap();
+        (requests, refused) = (requests + sent, refused + lost);
+        expected.extend(acknowledged);
+    }
+    let ledger = tailwater.judged().await;
+    assert!(refused > 0, "it was no overload");
+    assert_eq!(refused_for_memory(&tailwater.metrics().await), refused);
+    assert_eq!(ledger.accepted, 60 * (requests - refused), "what is missing was refused");
+    tailwater.drain().await;
+    let kept: HashSet<_> = rows_below(&tailwater.parquet()).iter().map(Row::key).collect();
+    assert_eq!(kept, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_is_returned_when_the_traffic_ends() {
+    let setup = Setup { policies: ERRORS.to_owned(), hindsight: "3s", ..Setup::default() };
+    let tailwater = setup.start().await;
+    let mut sender = Sender::to(&tailwater);
+    let mut random = Random(1);
+    let base = tailwater.resident();
+    while tailwater.metrics().await.sum("tailwater_buffer_log_bytes", &[]) < 150e6 {
+        for _ in 0..10 {
+            sender.deliver(&padded(traces(&mut random).iter().flat_map(Trace::build))).await;
+        }
+    }
+    let peak = tailwater.resident();
+    assert!(peak > base + (140 << 20), "{base} bytes, then {peak}");
+    eventually("memory is returned", Duration::from_secs(30), async || {
+        (tailwater.resident() < base + (peak - base) / 4).then_some(())
+    })
+    .await;
+    tailwater.assert_ledger().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_connections_in_the_middle_of_large_requests_fit_the_budget() {
+    let tailwater = Setup { memory: "128MiB", ..Setup::default() }.start().await;
+    let connections = long(Duration::from_secs(100), Duration::from_secs(1_000)).as_secs();
+    let address = tailwater.http().strip_prefix("http://").unwrap().to_owned();
+    let chunk = vec![b' '; 1 << 20];
+    let mut sockets = Vec::new();
+    for _ in 0..connections {
+        let mut socket = TcpStream::connect(&address).await.unwrap();
+        let head = "POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-protobuf\r\ncontent-length: 16777216\r\n\r\n";
+        socket.write_all(head.as_bytes()).await.unwrap();
+        sockets.push(socket);
+    }
+    for _ in 0..4 {
+        for socket in &mut sockets {
+            // One that is refused is read no further than it must.
+            let _ = tokio::time::timeout(Duration::from_millis(100), socket.write_all(&chunk)).await;
+        }
+        let in_flight =
+            tailwater.metrics().await.sum("tailwater_buffer_memory_bytes", &[("part", "in_flight")]);
+        assert!(in_flight <= f64::from(128 << 20), "{in_flight} bytes in flight");
+        assert!(tailwater.resident() < (128 << 20) + BESIDE, "{} bytes resident", tailwater.resident());
+    }
+    drop(sockets);
+    let mut random = Random(2);
+    Sender::to(&tailwater).deliver(&padded(traces(&mut random).iter().flat_map(Trace::build))).await;
+    tailwater.assert_ledger().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trace_larger_than_memory_takes_its_share_and_is_delivered_whole() {
+    let setup = Setup { policies: KEEP_ALL.to_owned(), memory: "64MiB", disk: "16GiB", ..Setup::default() };
+    let mut tailwater = setup.start().await;
+    let (mut sender, mut random) = (Sender::to(&tailwater), Random(3));
+    let spans = long(Duration::from_secs(600_000), Duration::from_secs(10_000_000)).as_secs() as usize;
+    let id = random.trace_id().to_vec();
+    let mut keys = HashSet::new();
+    for _ in 0..spans / 5_000 {
+        let span = |_| Span {
+            trace_id: id.clone(),
+            span_id: random.span_id().to_vec(),
+            parent_span_id: vec![9; 8],
+            name: "one of very many, and of the same trace as all others, whose root never comes".into(),
+            start_time_unix_nano: 1_750_000_000_000_000_000,
+            end_time_unix_nano: 1_750_000_000_000_000_001,
+            ..Span::default()
+        };
+        let batch: Vec<_> = (0..5_000).map(span).map(|span| ("frontend", span)).collect();
+        keys.extend(batch.iter().map(|(_, span)| key_of(span)));
+        sender.deliver(&request_of(batch)).await;
+        assert!(tailwater.resident() < (64 << 20) + BESIDE, "{} bytes resident", tailwater.resident());
+    }
+    let ledger = tailwater.judged().await;
+    assert_eq!((ledger.accepted, ledger.kept), (spans as u64, spans as u64));
+    tailwater.drain().await;
+    let rows: Vec<_> = rows_below(&tailwater.parquet()).iter().map(Row::key).collect();
+    assert_eq!(rows.len(), spans);
+    assert!(rows.into_iter().collect::<HashSet<_>>() == keys);
+}
