@@ -3,6 +3,7 @@
 mod backend;
 mod ledger;
 mod metrics;
+#[allow(dead_code, reason = "unit tests want more of it")]
 mod object_store;
 mod rows;
 mod sender;
@@ -15,7 +16,7 @@ use std::time::Duration;
 pub use backend::{Backend, Fault};
 pub use ledger::Ledger;
 pub use metrics::Metrics;
-pub use object_store::{ObjectStore, Operation, StoreFault};
+pub use object_store::{ObjectStore, StoreFault};
 pub use rows::{Row, files_below, hex, rows_below, to_hex};
 pub use sender::{Sender, told};
 pub use table::{assert_row_is, read_with_duckdb, read_with_parquet_crate};
