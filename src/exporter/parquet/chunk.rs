@@ -72,6 +72,7 @@ struct Span {
 pub(super) struct ChunkWriter {
     zstd: zstd::bulk::Compressor<'static>,
     raw: Vec<u8>,
+    compressed: Vec<u8>,
 }
 
 impl std::fmt::Debug for ChunkWriter {
@@ -89,7 +90,7 @@ struct Totals {
 
 impl ChunkWriter {
     pub(super) fn new() -> std::io::Result<Self> {
-        Ok(Self { zstd: zstd::bulk::Compressor::new(ZSTD_LEVEL)?, raw: Vec::new() })
+        Ok(Self { zstd: zstd::bulk::Compressor::new(ZSTD_LEVEL)?, raw: Vec::new(), compressed: Vec::new() })
     }
 
     pub(super) fn write<W: Write + Send>(
@@ -133,7 +134,7 @@ impl ChunkWriter {
     }
 
     fn dictionary_page(&mut self, dictionary: &Dictionary) -> Result<CompressedPage> {
-        let buf = Bytes::from(self.zstd.compress(dictionary.page())?);
+        let buf = compress(&mut self.zstd, dictionary.page(), &mut self.compressed)?;
         let page = Page::DictionaryPage {
             buf,
             num_values: dictionary.len() as u32,
@@ -172,7 +173,7 @@ impl ChunkWriter {
             }
         };
         let page = Page::DataPage {
-            buf: Bytes::from(self.zstd.compress(&self.raw)?),
+            buf: compress(&mut self.zstd, &self.raw, &mut self.compressed)?,
             num_values: if column.max_def_level() > 0 { span.levels.len() } else { span.values.len() } as u32,
             encoding,
             def_level_encoding: Encoding::RLE,
@@ -181,6 +182,18 @@ impl ChunkWriter {
         };
         Ok(CompressedPage::new(page, self.raw.len()))
     }
+}
+
+/// By way of memory that is used again: a page's bound is many times the page.
+fn compress(
+    zstd: &mut zstd::bulk::Compressor<'_>,
+    raw: &[u8],
+    compressed: &mut Vec<u8>,
+) -> std::io::Result<Bytes> {
+    compressed.clear();
+    compressed.reserve(zstd::zstd_safe::compress_bound(raw.len()));
+    zstd.compress_to_buffer(raw, compressed)?;
+    Ok(Bytes::copy_from_slice(compressed))
 }
 
 /// Levels after their length, as version 1 data pages have them.

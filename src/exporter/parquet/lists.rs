@@ -131,9 +131,35 @@ impl Links {
 
 /// The identifier in lower case; what is longer than an identifier can be is cut.
 pub(super) fn hexadecimal<'b>(id: &[u8], text: &'b mut [u8; 32]) -> &'b [u8] {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for (byte, two) in id.iter().zip(text.chunks_exact_mut(2)) {
-        two.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    for (four, eight) in id.chunks(4).zip(text.chunks_exact_mut(8)) {
+        let mut word = [0; 4];
+        word[..four.len()].copy_from_slice(four);
+        eight.copy_from_slice(&digits(u32::from_be_bytes(word)).to_be_bytes());
     }
     &text[..2 * id.len().min(16)]
+}
+
+/// The digits of a word, all at once: its halves of bytes are drawn apart, then those above 9 moved on to the letters.
+fn digits(word: u32) -> u64 {
+    let word = u64::from(word);
+    let word = (word | word << 16) & 0x0000_ffff_0000_ffff;
+    let word = (word | word << 8) & 0x00ff_00ff_00ff_00ff;
+    let word = (word | word << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    let letters = (word + 0x0606_0606_0606_0606) >> 4 & 0x0101_0101_0101_0101;
+    word + 0x3030_3030_3030_3030 + letters * u64::from(b'a' - b'9' - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identifiers_of_any_length_are_written_in_lower_case() {
+        let id: Vec<u8> = (0..16).map(|n: u8| n.wrapping_mul(0x1d) ^ 0xf0).collect();
+        for len in 0..=16 {
+            let expected: String = id[..len].iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(hexadecimal(&id[..len], &mut [0; 32]), expected.as_bytes());
+        }
+        assert_eq!(hexadecimal(&[0x9a; 20], &mut [0; 32]), "9a".repeat(16).as_bytes());
+    }
 }

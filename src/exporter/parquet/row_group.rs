@@ -20,6 +20,8 @@ pub(super) struct RowGroup {
     /// Attributes that lost to another of the same key.
     pub(super) duplicate_keys: u64,
     pub(super) trace_ids: Texts,
+    /// Of the last row, as it came: the rows of a trace stand together.
+    last_trace_id: Vec<u8>,
     pub(super) span_ids: Texts,
     pub(super) parents: Texts,
     pub(super) starts: Vec<i64>,
@@ -54,6 +56,7 @@ impl RowGroup {
             bytes: 0,
             duplicate_keys: 0,
             trace_ids: Texts::numbered(),
+            last_trace_id: Vec::new(),
             span_ids: Texts::joined(),
             parents: Texts::joined(),
             starts: Vec::new(),
@@ -135,7 +138,14 @@ impl RowGroup {
 
     fn identity(&mut self, span: &Span<'_>) {
         let mut hex = [0; 32];
-        self.trace_ids.push(hexadecimal(span.trace_id, &mut hex));
+        match self.trace_ids.values.last() {
+            Some(&number) if self.last_trace_id == span.trace_id => self.trace_ids.values.push(number),
+            _ => {
+                self.trace_ids.push(hexadecimal(span.trace_id, &mut hex));
+                self.last_trace_id.clear();
+                self.last_trace_id.extend_from_slice(span.trace_id);
+            }
+        }
         self.span_ids.push(hexadecimal(span.span_id, &mut hex));
         if span.is_root() {
             self.parents.values.push(NULL);

@@ -55,7 +55,11 @@ impl Texts {
 
     #[inline]
     pub(super) fn push(&mut self, value: &[u8]) {
-        let stored = self.store(value);
+        // Many rows have what the row before has: then nothing is looked up.
+        let stored = match self.values.last() {
+            Some(&last) if last != NULL && self.get(last) == Some(value) => last,
+            _ => self.store(value),
+        };
         self.values.push(stored);
     }
 
