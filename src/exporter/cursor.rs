@@ -28,10 +28,16 @@ pub struct Cursor {
     path: PathBuf,
     storage: Arc<dyn Storage>,
     reached: AtomicU64,
-    /// What the file says. The lock is held over the writing, so that an older position never replaces a newer one.
-    saved: Mutex<Position>,
-    /// What it says without a sync. The same.
-    noted: Mutex<Position>,
+    /// The lock is held over the writing, so that an older position never replaces a newer one.
+    file: Mutex<InFile>,
+}
+
+/// What the file says.
+#[derive(Clone, Copy, Debug)]
+struct InFile {
+    saved: Position,
+    /// Not synced; never before what is saved.
+    noted: Position,
 }
 
 impl Cursor {
@@ -42,7 +48,7 @@ impl Cursor {
 
     /// What survives a crash: nothing before it is read again.
     pub fn saved(&self) -> Position {
-        *self.saved.lock()
+        self.file.lock().saved
     }
 
     pub fn exporter(&self) -> &str {
@@ -56,23 +62,23 @@ impl Cursor {
 
     /// Makes the position durable, if it has moved. Blocks on the disk.
     pub fn save(&self) -> io::Result<()> {
-        let mut saved = self.saved.lock();
+        let mut file = self.file.lock();
         let position = self.position();
-        if position > *saved {
+        if position > file.saved {
             self.write(position)?;
-            *saved = position;
+            *file = InFile { saved: position, noted: position };
         }
         Ok(())
     }
 
-    /// Writes the position, if it has moved, so that it survives the end of the process. Waits for no disk.
+    /// Writes the position, if it has moved, so that it survives the end of the process. Syncs nothing.
     pub fn note(&self) -> io::Result<()> {
-        let mut noted = self.noted.lock();
+        let mut file = self.file.lock();
         let position = self.position();
-        if position > *noted {
-            let file = self.storage.open(&self.path, Open::Write)?;
-            file.write_at(NOTE_AT, &[IoSlice::new(&encode(position))])?;
-            *noted = position;
+        if position > file.noted {
+            let opened = self.storage.open(&self.path, Open::Write)?;
+            opened.write_at(NOTE_AT, &[IoSlice::new(&encode(position))])?;
+            file.noted = position;
         }
         Ok(())
     }
@@ -135,8 +141,8 @@ fn open_one(
     };
     let (exporter, storage) = (exporter.into(), storage.clone());
     let reached = AtomicU64::new(position.to_u64());
-    let [saved, noted] = [Mutex::new(position), Mutex::new(position)];
-    let cursor = Cursor { exporter, path, storage, reached, saved, noted };
+    let file_says = Mutex::new(InFile { saved: position, noted: position });
+    let cursor = Cursor { exporter, path, storage, reached, file: file_says };
     // A new exporter must not be new again after a crash: it would begin at a later head. And what is noted counts as
     // saved from now on.
     if known.flatten().is_none() || file.is_some_and(|file| file.len() > LEN) {
