@@ -104,7 +104,7 @@ async fn fails_and_is_repeated(fault: StoreFault, operation: Operation, finally:
     let bytes: Vec<u8> = (0..len).map(|n| (n / 997) as u8).collect();
     let (from, journal) = (file(local.path(), &bytes), journal(local.path()));
     server.fail(move |asked| (asked == operation).then_some(fault));
-    let began = std::time::Instant::now();
+    let began = tokio::time::Instant::now();
     let error = open(&server).upload(from.clone(), NAME, &journal).await.unwrap_err();
     assert!(
         began.elapsed() < Duration::from_secs(20),
