@@ -147,6 +147,7 @@ async fn an_exporter_that_is_removed_holds_nothing_back_and_is_new_when_it_comes
     life.append(0..10);
     life.delivered("a").await;
     life.bench.outbox.log().seal();
+    life.bench.outbox.sync().unwrap(); // the seal is written
     life.bench.outbox.tick(1_000).unwrap();
     life.bench.outbox.delete_settled(Position::MAX).unwrap();
     assert_eq!(life.bench.outbox.log().sealed().len(), 1, "the dead one needs it");
