@@ -109,7 +109,7 @@ async fn a_dropped_trace_says_by_which_policy_and_against_which_threshold() {
 
 /// 40 MiB of spans go through a memory of 32 MiB.
 async fn push_out(sender: &mut Sender, random: &mut Random) {
-    for _ in 0..40 {
+    for _ in 0..80 {
         let traces: Vec<_> = (0..100).map(|_| Trace::new(random)).collect();
         let large = traces.iter().flat_map(Trace::build).map(|(service, mut span)| {
             span.attributes.push(text("large", &"x".repeat(3_500)));
@@ -121,7 +121,7 @@ async fn push_out(sender: &mut Sender, random: &mut Random) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn beyond_the_window_a_drop_is_not_known_and_a_keep_is_remembered() {
-    let tailwater = Setup { memory: "32MiB", after_root: "100ms", ..setup() }.start().await;
+    let tailwater = Setup { memory: "64MiB", after_root: "100ms", ..setup() }.start().await;
     let (mut sender, mut random) = (Sender::to(&tailwater), Random(34));
     let (dropped, kept) = (Trace::new(&mut random), Trace::new(&mut random).failed());
     sender.deliver(&request(&[dropped.clone(), kept.clone()])).await;
