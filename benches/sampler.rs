@@ -214,9 +214,6 @@ fn main() {
     measure("judge a unit of 8 spans by ten typical policies", 100_000, |n| {
         black_box(typical.judge(&unit(n), &slow));
     });
-    measure("the same, where bits exclude nothing", 100_000, |n| {
-        black_box(typical.judge(&Unit { bits: None, ..unit(n) }, &slow));
-    });
     measure_nasty();
     let mut now_ms = 600_000;
     measure("publish the thresholds of 1,500 operations", 5, |_| {

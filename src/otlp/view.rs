@@ -75,6 +75,14 @@ pub struct ResourceView<'a> {
 }
 
 impl<'a> ResourceView<'a> {
+    /// The whole message, unless it came in parts.
+    pub fn as_bytes(&self) -> Option<&'a [u8]> {
+        match self.message {
+            Message::Whole(message) => Some(message),
+            Message::Joined { .. } => None,
+        }
+    }
+
     pub fn attributes(&self) -> impl Iterator<Item = KeyValueView<'a>> + Clone + use<'a> {
         self.message.attributes(resource::ATTRIBUTE)
     }

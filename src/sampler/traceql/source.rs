@@ -120,7 +120,9 @@ impl OfSpan<'_> {
         match scope {
             Scope::Span => last(span.attributes(), name).is_some_and(|value| test(&value)),
             Scope::Resource => {
-                last(resource_spans.resource().attributes(), name).is_some_and(|value| test(&value))
+                let resource = resource_spans.resource();
+                resource.as_bytes().is_none_or(|message| key.may_be_in(message))
+                    && last(resource.attributes(), name).is_some_and(|value| test(&value))
             }
             Scope::Event => {
                 span.events().filter_map(|event| last(event.attributes(), name)).any(|value| test(&value))
