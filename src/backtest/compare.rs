@@ -41,6 +41,6 @@ pub fn compare(old: &Outcome, new: &Outcome) -> Vec<Change> {
     };
     let mut changes: Vec<Change> =
         pairs.into_iter().map(change).filter(|change| change.from != change.to).collect();
-    changes.sort_by(|a, b| b.traces.cmp(&a.traces));
+    changes.sort_by_key(|change| std::cmp::Reverse(change.traces));
     changes
 }

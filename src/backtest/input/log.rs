@@ -1,8 +1,8 @@
 //! An input log, as it was written.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::vec::IntoIter;
 
 use anyhow::Context;
 
@@ -12,7 +12,7 @@ use crate::trace::Position;
 
 pub(super) struct Log {
     reader: Reader,
-    ahead: IntoIter<PathBuf>,
+    ahead: VecDeque<PathBuf>,
     now_ms: u64,
     read: u64,
     lost: u64,
@@ -21,8 +21,8 @@ pub(super) struct Log {
 impl Log {
     /// One folder after the other.
     pub(super) fn open(folders: &[PathBuf]) -> anyhow::Result<Self> {
-        let mut ahead = folders.to_vec().into_iter();
-        let first = ahead.next().context("an input log has a folder")?;
+        let mut ahead: VecDeque<PathBuf> = folders.iter().cloned().collect();
+        let first = ahead.pop_front().context("an input log has a folder")?;
         Ok(Self { reader: reader(&first)?, ahead, now_ms: 0, read: 0, lost: 0 })
     }
 }
@@ -36,7 +36,7 @@ impl Arrivals for Log {
     fn next(&mut self) -> anyhow::Result<Option<Arrival>> {
         loop {
             match self.reader.next().context("read the input log")? {
-                None => match self.ahead.next() {
+                None => match self.ahead.pop_front() {
                     Some(folder) => self.reader = reader(&folder)?,
                     None => return Ok(None),
                 },

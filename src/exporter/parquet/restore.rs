@@ -236,7 +236,7 @@ impl<'a> Columns<'a> {
         }
         for column in promoted {
             let in_map = |name: &&str| stored.iter().any(|(key, _)| key == name);
-            if column.old_names.iter().any(|name| in_map(name)) || in_map(&column.name) {
+            if column.old_names.iter().any(&in_map) || in_map(&column.name) {
                 continue;
             }
             match self.get(column.column) {
