@@ -3,9 +3,11 @@
 //! Policies become policies; waits become those of `buffer`; what else the processor can be told is either settled
 //! here in another way or named as left out.
 
+mod composite;
 mod ottl;
 mod policy;
 mod surroundings;
+mod variables;
 
 use serde_saphyr::Location;
 

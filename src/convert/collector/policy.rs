@@ -1,6 +1,7 @@
 //! The types of `tail_sampling` policies, each as a condition on the trace and what is kept of it.
 
-use super::ottl;
+use super::variables::variables;
+use super::{composite, ottl};
 use crate::config::{Kind as NodeKind, Mistake, Node};
 use crate::convert::emit;
 use crate::convert::expr::{Expr, Order};
@@ -29,12 +30,12 @@ const SIMPLE: [&str; 14] = [
 
 /// What a policy, or a member of one, asks of a trace.
 #[derive(Debug)]
-struct Part {
-    when: Expr,
-    keep: Keep,
+pub(super) struct Part {
+    pub(super) when: Expr,
+    pub(super) keep: Keep,
     /// Of a random choice: equal salts choose alike.
     salt: Option<String>,
-    differs: Vec<String>,
+    pub(super) differs: Vec<String>,
 }
 
 impl Part {
@@ -42,7 +43,7 @@ impl Part {
         Self { when, keep: Keep::everything(), salt: None, differs: Vec::new() }
     }
 
-    fn keep(keep: Keep) -> Self {
+    pub(super) fn keep(keep: Keep) -> Self {
         Self { keep, ..Self::when(Expr::Const(true)) }
     }
 
@@ -63,7 +64,7 @@ pub(super) fn add(policy: Section<'_>, name: &str, draft: &mut emit::Draft) -> R
     let at = line(policy.at);
     let kind = policy.needed_text("type")?;
     let added = match kind {
-        "composite" => return composite(policy, draft),
+        "composite" => return composite::add(policy, draft),
         "drop" => drop_of(policy),
         _ => part(policy, &["and"]),
     };
@@ -84,7 +85,7 @@ pub(super) fn add(policy: Section<'_>, name: &str, draft: &mut emit::Draft) -> R
 }
 
 /// A policy of a type that may stand here: a simple one, or one of `also`.
-fn part(policy: Section<'_>, also: &[&str]) -> Result<Part, Trouble> {
+pub(super) fn part(policy: Section<'_>, also: &[&str]) -> Result<Part, Trouble> {
     let kind = policy.needed_text("type")?;
     if !SIMPLE.contains(&kind) && !also.contains(&kind) {
         let known = ["and", "composite", "drop"].contains(&kind);
@@ -319,7 +320,7 @@ fn and(settings: Section<'_>) -> Result<Part, Trouble> {
 }
 
 /// All conditions must hold, all limits be kept, and every random choice fall well.
-fn joined(parts: Vec<Part>) -> Result<Part, Trouble> {
+pub(super) fn joined(parts: Vec<Part>) -> Result<Part, Trouble> {
     let mut all = Part::when(Expr::Const(true));
     let (mut conditions, mut chosen): (Vec<Expr>, Vec<(String, Portion)>) = (Vec::new(), Vec::new());
     for part in parts {
@@ -362,144 +363,4 @@ fn drop_of(policy: Section<'_>) -> Result<Part, Trouble> {
     let parts: Vec<Part> = parts.into_iter().map(|member| part(member, &[])).collect::<Result<_, _>>()?;
     let (when, differs) = joined(parts)?.condition("drop")?;
     Ok(Part { differs, ..Part::when(when) })
-}
-
-/// Members of a composite policy become policies in its order, each with its part of the rate.
-fn composite(policy: Section<'_>, draft: &mut emit::Draft) -> Result<(), Mistake> {
-    let Some(settings) = policy.section("composite")? else {
-        return Err(policy.mistake("composite", "expected composite_sub_policy"));
-    };
-    let total = settings.integer("max_total_spans_per_second")?.unwrap_or(0).max(0) as u64;
-    let members: Vec<Section<'_>> = settings
-        .list("composite_sub_policy")?
-        .iter()
-        .map(|node| Section::new(settings.source, node))
-        .collect::<Result<_, _>>()?;
-    let order = settings.list("policy_order")?;
-    if members.is_empty() || order.is_empty() {
-        let key = if members.is_empty() { "composite_sub_policy" } else { "policy_order" };
-        return Err(settings.mistake(key, "expected a policy"));
-    }
-    for node in order {
-        let wanted = scalar(settings.source, node)?;
-        let named = |member: &&Section<'_>| member.text("name").is_ok_and(|name| name == Some(wanted));
-        let Some(member) = members.iter().find(named) else {
-            let message = format!("found \"{wanted}\", which composite_sub_policy does not have");
-            return Err(settings.source.mistake(node.at, message));
-        };
-        let rate = allocated(settings, wanted, total, members.len())?;
-        composite_member(*member, wanted, rate, draft)?;
-    }
-    let asked = settings.texts("policy_order")?;
-    for member in &members {
-        let name = member.needed_text("name")?;
-        if !asked.contains(&name) {
-            let why = "it is not in policy_order, so the Collector never asks it";
-            draft.note(Kind::Settled, line(member.at), format!("policy {name}"), why);
-        }
-    }
-    Ok(())
-}
-
-/// Spans a second; a member without an allocation gets an equal part.
-fn allocated(settings: Section<'_>, name: &str, total: u64, members: usize) -> Result<u64, Mistake> {
-    for node in settings.list("rate_allocation")? {
-        let row = Section::new(settings.source, node)?;
-        if row.text("policy")? == Some(name) {
-            let percent = row.integer("percent")?.unwrap_or(0);
-            let percent = u64::try_from(percent).ok().filter(|percent| *percent <= 100);
-            let percent = percent.ok_or_else(|| row.mistake("percent", "expected a percentage"))?;
-            if percent > 0 {
-                return Ok(total * percent / 100);
-            }
-        }
-    }
-    Ok(total / members as u64)
-}
-
-fn composite_member(
-    member: Section<'_>,
-    name: &str,
-    rate: u64,
-    draft: &mut emit::Draft,
-) -> Result<(), Mistake> {
-    let at = line(member.at);
-    let kind = member.needed_text("type")?;
-    let budgeted = part(member, &["and"])
-        .and_then(|part| joined(vec![part, Part::keep(Keep::budget(Budget::Spans(rate)))]));
-    match budgeted {
-        Ok(Part { when, keep, differs, .. }) => {
-            let (name, origin) = (name.to_owned(), format!("{kind}, of a composite"));
-            draft.add(Draft {
-                name,
-                line: at,
-                origin,
-                when,
-                drops: false,
-                keep,
-                differs,
-                comments: Vec::new(),
-            });
-        }
-        Err(Trouble::Mistake(mistake)) => return Err(mistake),
-        Err(Trouble::Unsayable(why)) => {
-            draft.note(Kind::LeftOut, at, format!("policy {name} ({kind}, of a composite)"), why);
-        }
-    }
-    Ok(())
-}
-
-/// The Collector's variables as ours: `${env:NAME}` and `${NAME}`, `$$` for a dollar sign.
-pub(super) fn variables(value: &str) -> String {
-    let mut ours = String::with_capacity(value.len());
-    let mut rest = value;
-    while let Some(at) = rest.find('$') {
-        ours.push_str(&rest[..at]);
-        rest = &rest[at..];
-        let reference = rest.strip_prefix("${").and_then(|inside| inside.split_once('}'));
-        let name = |inside: &str| inside.strip_prefix("env:").unwrap_or(inside).to_owned();
-        match reference {
-            Some((inside, tail)) if is_variable(&name(inside)) => {
-                ours.push_str(&format!("${{{}}}", name(inside)));
-                rest = tail;
-            }
-            _ if rest.starts_with("$$") => {
-                ours.push_str(if rest.starts_with("$${") { "$$" } else { "$" });
-                rest = &rest[2..];
-            }
-            _ => {
-                ours.push_str(if rest.starts_with("${") { "$$" } else { "$" });
-                rest = &rest[1..];
-            }
-        }
-    }
-    ours.push_str(rest);
-    ours
-}
-
-fn is_variable(inside: &str) -> bool {
-    let name = inside.split(":-").next().unwrap_or_default();
-    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn variables_of_the_collector_become_ours() {
-        let table = [
-            ("plain", "plain"),
-            ("${env:TIER}", "${TIER}"),
-            ("a ${TIER:-gold} b", "a ${TIER:-gold} b"),
-            ("price$", "price$"),
-            ("^a$$", "^a$"),
-            ("$${literal}", "$${literal}"),
-            ("x{2}${", "x{2}$${"),
-        ];
-        for (theirs, ours) in table {
-            assert_eq!(variables(theirs), ours, "{theirs}");
-        }
-    }
 }

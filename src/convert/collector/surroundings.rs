@@ -1,6 +1,6 @@
 //! What stands around the processor in a whole Collector configuration: where its spans come from and go to.
 
-use super::policy::variables;
+use super::variables::variables;
 use crate::config::{Mistake, Node, Source};
 use crate::convert::Kind;
 use crate::convert::emit::{Draft, scalar};
