@@ -36,6 +36,9 @@ const BACKLOG: u32 = 4096;
 /// The time after which accepting is tried again when file descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// What a connection of HTTP/1.1 reads at once, which no request has admitted yet.
+const READ_BUFFER_MAX: usize = 64 << 10;
+
 /// The bounds of a server.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -207,7 +210,11 @@ fn is_of_connection(error: &io::Error) -> bool {
 
 fn protocols(settings: &Settings) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(settings.idle_timeout);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(settings.idle_timeout)
+        .max_buf_size(READ_BUFFER_MAX);
     builder
         .http2()
         .timer(TokioTimer::new())
