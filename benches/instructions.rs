@@ -90,6 +90,7 @@ fn engine() -> Engine {
         clock: Arc::new(SystemClock::default()),
         input: None,
         max_wait_ms: waits.max_wait_ms,
+        hash_key: None,
         instance: Uuid::nil(),
     })
 }

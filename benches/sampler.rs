@@ -66,6 +66,11 @@ const NASTY: [&str; 16] = [
     "({ } >> { } | count()) < ({ } << { } | sum(span.n)) - 1e18",
 ];
 
+const BUDGETS: &str = r"
+- { name: errors, match: '{ status = error }', keep: 50/s }
+- { name: rest, keep: { share: 5%, at_least: 1/min, at_most: 100/s, per: [resource.service.name, name] } }
+";
+
 const BYTES: &str = r"
 - { name: user, match: '{ span.no.such.attribute = `x` }', keep: 100% }
 - { name: rest, keep: 5% }
@@ -197,6 +202,8 @@ fn main() {
             latest_end: 2_000_001,
             spans: &few,
             dropped_by: None,
+            again: false,
+            now_ms: n as u64 / 100,
         }
     };
     measure("judge a unit that the default policies drop", 300_000, |n| {
@@ -205,6 +212,10 @@ fn main() {
     measure("learn its duration", 300_000, |n| {
         let operation = unit(n).operation.unwrap();
         black_box(slow.observe(operation, 1_000_000 + n as u64 * 10, 600_000));
+    });
+    let budgets = policies(BUDGETS);
+    measure("judge a unit by a budget for each operation", 300_000, |n| {
+        black_box(budgets.judge(&unit(n), &slow));
     });
     let bytes = policies(BYTES);
     measure("judge a unit of 8 spans by their bytes", 100_000, |n| {

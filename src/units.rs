@@ -223,7 +223,7 @@ fn split(text: &str) -> Option<(&str, &str)> {
 }
 
 /// `number` × `scale`, exact where the product is whole, cut to a whole number where not.
-fn scaled(number: &str, scale: u64) -> Option<u64> {
+pub(crate) fn scaled(number: &str, scale: u64) -> Option<u64> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     let digits_missing = whole.is_empty() || (fraction.is_empty() && number.contains('.'));
     if digits_missing || fraction.contains('.') || fraction.len() > 9 {

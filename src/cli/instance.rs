@@ -11,7 +11,6 @@ use super::reload::{self, Follower};
 use crate::config::{Config, Loaded, OnShutdown, available_memory};
 use crate::pipeline::{Addresses, Pipeline};
 use crate::receiver;
-use crate::sampler::Keep;
 use crate::telemetry::logging;
 
 /// What is not done by then is left to the next start.
@@ -45,14 +44,14 @@ pub(super) fn announce(loaded: &Loaded, file: &str) {
         "tailwater starts"
     );
     for policy in &config.policies {
-        let Keep::Share(share) = policy.keep;
-        let keep = format!("{}%", share.probability() * 100.0);
+        let keep = &policy.keep;
+        let shadow = policy.shadow;
         let condition = policy.matches.as_ref().map_or("everything", |text| text.0.as_str());
         match policy.slower_than.as_ref() {
             Some(percentile) => {
-                info!(name = policy.name.as_str(), matches = condition, slower_than = %percentile, keep = %keep, "policy")
+                info!(name = policy.name.as_str(), matches = condition, slower_than = %percentile, %keep, shadow, "policy")
             }
-            None => info!(name = policy.name.as_str(), matches = condition, keep = %keep, "policy"),
+            None => info!(name = policy.name.as_str(), matches = condition, %keep, shadow, "policy"),
         }
     }
     if let Some(parquet) = &config.exporters.parquet {

@@ -231,7 +231,7 @@ fn policy_order(config: &Config, notes: &mut Notes<'_>) {
         notes.add(&path, warning.message.as_str());
     }
     let matches_all = |policy: &PolicyConfig| {
-        policy.matches.is_none() && policy.unless.is_none() && policy.slower_than.is_none()
+        policy.matches.is_none() && policy.unless.is_none() && policy.slower_than.is_none() && !policy.shadow
     };
     match config.policies.iter().position(matches_all) {
         None => notes.add("policies", "no policy matches everything: what none of them matches is dropped"),

@@ -25,7 +25,7 @@ pub use memory::available as available_memory;
 pub use mistake::{ConfigError, Mistake};
 pub use sections::{Buffer, Data, Exporters, Input, OnShutdown, Receivers, Sync, WhenFull};
 
-use crate::sampler::{ConditionText, Keep, PolicyConfig, PolicyName};
+use crate::sampler::{ConditionText, Keep, PolicyConfig, PolicyName, RandomnessSource};
 use crate::telemetry::{self, logging};
 pub(crate) use mistake::Source;
 pub(crate) use tree::{Entry, Kind, Node};
@@ -37,6 +37,8 @@ pub struct Config {
     pub receivers: Receivers,
     pub data: Data,
     pub buffer: Buffer,
+    /// What shares are compared with.
+    pub randomness: RandomnessSource,
     /// Asked in this order; the first that matches decides.
     pub policies: Vec<PolicyConfig>,
     pub exporters: Exporters,
@@ -50,6 +52,7 @@ impl Default for Config {
             receivers: Receivers::default(),
             data: Data::default(),
             buffer: Buffer::default(),
+            randomness: RandomnessSource::default(),
             policies: default_policies(),
             exporters: Exporters { parquet: Some(Default::default()), otlp: Vec::new() },
             telemetry: telemetry::Config::default(),

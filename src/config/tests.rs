@@ -55,6 +55,24 @@ fn every_kind_of_mistake_has_its_place_and_its_expectation() {
         ("telemetry: { listen: \"8888\" }", "1:22: found \"8888\", expected host:port"),
         ("exporters: { parquet: { roll: { size: 4GiB } } }", "1:39: found 4GiB, expected at most 2GiB"),
         ("exporters: {}", "1:12: neither parquet nor otlp"),
+        ("policies:\n  - { name: a, keep: 100/w }", "2:22: found `100/w`, expected a rate such as 100/s"),
+        (
+            "policies:\n  - name: a\n    keep: { share: 1%, at_most: 5MB }",
+            "3:33: found `5MB`, expected a rate such as 100/s",
+        ),
+        (
+            "policies:\n  - name: a\n    keep: { at_mots: 5/s }",
+            "3:13: unknown key \"at_mots\", did you mean \"at_most\"?",
+        ),
+        (
+            "policies:\n  - name: a\n    keep:\n      at_most: 5/s\n      per: [name, nam]",
+            "5:19: found `nam`, expected a field or a value",
+        ),
+        ("policies:\n  - name: a\n    keep: { share: 1% }", "3:11: found a share without bounds"),
+        ("policies:\n  - { name: a, keep: [5%] }", "2:16: found sequence, expected a share"),
+        ("policies:\n  - { name: a, keep: 5%, shadow: true }", "2:3: found only shadow policies"),
+        ("randomness: dice", "1:13: found \"dice\", expected trace_id, hash or { hash: KEY }"),
+        ("randomness: { hush: x }", "1:15: unknown key \"hush\", did you mean \"hash\"?"),
         ("log: { level: \"a=b=c\" }", "1:15: found \"a=b=c\", expected a level"),
     ];
     for (text, expected) in table {
@@ -80,16 +98,29 @@ fn all_contradictions_are_told_at_once() {
 
 #[test]
 fn what_is_not_built_is_refused_by_name() {
-    for text in [
-        "buffer: { root: \"{ name = `x` }\" }",
-        "data: { when_full: lose_oldest }",
-        "policies:\n  - { name: a, keep: 100/s }",
-        "policies:\n  - { name: a, keep: { share: 1%, at_most: 10/s } }",
-        "policies:\n  - { name: a, keep: 1%, shadow: true }",
-        "randomness: hash",
-    ] {
+    for text in ["buffer: { root: \"{ name = `x` }\" }", "data: { when_full: lose_oldest }"] {
         assert!(refusal(text).contains("not supported yet"), "{text}");
     }
+}
+
+#[test]
+fn randomness_is_the_traces_own_or_hashed_under_a_key() {
+    let key = |text: &str| config(text).randomness.hash_key();
+    assert_eq!(key("randomness: trace_id"), None);
+    assert_eq!(key("randomness: hash"), key("randomness: { hash: tailwater }"));
+    assert_ne!(key("randomness: hash"), key("randomness: { hash: another }"));
+}
+
+#[test]
+fn a_keep_is_shown_as_it_is_meant() {
+    let shown =
+        |keep: &str| config(&format!("policies: [{{ name: a, keep: {keep} }}]")).policies[0].keep.to_string();
+    assert_eq!(shown("50%"), "50%");
+    assert_eq!(shown("2000 spans/s"), "100%, at most 2000 spans/s");
+    assert_eq!(
+        shown("{ share: 1%, at_least: 1/min, at_most: 5MB/s, per: [resource.service.name, name] }"),
+        "1%, at least 1/min, at most 5000000B/s, per resource.service.name and name"
+    );
 }
 
 #[test]
@@ -201,7 +232,8 @@ fn the_reference_names_every_key() {
     let reference = in_folder("reference.yaml");
     let listed = "receivers: { otlp: { ? } }|receivers: { otlp: { grpc: { ? } } }|receivers: { otlp: { http: { ? } } }|\
                   receivers: { otlp: { http: { cors: { ? } } } }|receivers: { otlp: { http: { tls: { ? } } } }|\
-                  receivers: { otlp: { auth: { ? } } }|data: { ? }|buffer: { ? }|policies: [{ ? }]|exporters: { ? }|\
+                  receivers: { otlp: { auth: { ? } } }|data: { ? }|buffer: { ? }|randomness: { ? }|policies: [{ ? }]|\
+                  policies: [{ keep: { ? } }]|exporters: { ? }|\
                   exporters: { parquet: { ? } }|exporters: { parquet: { roll: { ? } } }|\
                   exporters: { parquet: { s3: { ? } } }|exporters: { otlp: [{ ? }] }|\
                   exporters: { otlp: [{ tls: { ? } }] }|telemetry: { ? }|log: { ? }|?";
@@ -210,8 +242,7 @@ fn the_reference_names_every_key() {
         let first = refusal.lines().next().unwrap();
         let (_, keys) = first.split_once("expected ").unwrap_or_else(|| panic!("{refusal}"));
         for key in keys.replace(" or ", ", ").split(", ").map(|key| key.trim_matches('"')) {
-            // A shadow policy is not supported yet.
-            assert!(key == "shadow" || reference.contains(key), "{key} of {section}");
+            assert!(reference.contains(key), "{key} of {section}");
         }
     }
 }

@@ -5,7 +5,7 @@ use serde_saphyr::Location;
 
 use super::tree::{Entry, Kind, Node};
 
-/// Where a row applies, by path: `*` stands for one step, `**` at the start for any number.
+/// Where a row applies, by path: `*` stands for one step.
 struct Row {
     path: &'static str,
     /// What is refused of the key.
@@ -15,17 +15,12 @@ struct Row {
 enum When {
     Present,
     Is(&'static str),
-    /// A formula or a budget instead of a plain share.
-    NotShare,
 }
 
 const ROWS: &[Row] = &[
     Row { path: "buffer.root", when: When::Present },
     Row { path: "data.when_full", when: When::Is("lose_oldest") },
-    Row { path: "policies.*.keep", when: When::NotShare },
-    Row { path: "policies.*.shadow", when: When::Present },
     Row { path: "receivers.kafka", when: When::Present },
-    Row { path: "**.randomness", when: When::Present },
 ];
 
 /// What of the document is not supported yet: where it stands, and a sentence.
@@ -46,9 +41,6 @@ impl Row {
         match self.when {
             When::Present => format!("\"{}\" is not supported yet", entry.key),
             When::Is(value) => format!("\"{}: {value}\" is not supported yet", entry.key),
-            When::NotShare => {
-                "budgets and formulas are not supported yet, expected a share such as 5%".to_owned()
-            }
         }
     }
 }
@@ -58,17 +50,12 @@ impl When {
         match (self, &value.kind) {
             (Self::Present, _) => true,
             (Self::Is(refused), Kind::Scalar(value)) => refused == value,
-            (Self::NotShare, Kind::Map(_)) => true,
-            (Self::NotShare, Kind::Scalar(value)) => value.contains('/'),
             _ => false,
         }
     }
 }
 
 fn covers(pattern: &str, path: &str) -> bool {
-    if let Some(tail) = pattern.strip_prefix("**.") {
-        return path == tail || path.strip_suffix(tail).is_some_and(|head| head.ends_with('.'));
-    }
     let (mut pattern, mut path) = (pattern.split('.'), path.split('.'));
     loop {
         match (pattern.next(), path.next()) {
@@ -87,8 +74,5 @@ mod tests {
     fn paths_are_covered_step_by_step() {
         assert!(covers("policies.*.shadow", "policies.3.shadow"));
         assert!(!covers("policies.*.shadow", "policies.3.keep.shadow"));
-        assert!(covers("**.randomness", "randomness"));
-        assert!(covers("**.randomness", "data.randomness"));
-        assert!(!covers("**.randomness", "data.pseudorandomness"));
     }
 }

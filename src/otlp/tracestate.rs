@@ -66,9 +66,15 @@ pub fn outgoing(
             Outgoing { edit, weight: 0.0, inconsistent: false }
         }
         WeightRule::Hashed => {
-            Outgoing { edit: ThEdit::Keep, weight: threshold.weight(), inconsistent: false }
+            let weight = hashed(ot(trace_state).th, threshold);
+            Outgoing { edit: ThEdit::Keep, weight, inconsistent: false }
         }
     }
+}
+
+/// A hash knows nothing of the randomness that an earlier sampler used: each has sampled what the other left.
+fn hashed(incoming: Option<Threshold>, threshold: Threshold) -> f64 {
+    incoming.map_or(1.0, Threshold::weight) * threshold.weight()
 }
 
 fn raised(incoming: Option<Threshold>, threshold: Threshold, randomness: Randomness) -> Outgoing {
@@ -91,7 +97,7 @@ pub fn weight(trace_state: &[u8], rule: WeightRule, threshold: Threshold) -> f64
     match rule {
         WeightRule::Threshold => ot(trace_state).th.map_or(1.0, Threshold::weight),
         WeightRule::Zero => 0.0,
-        WeightRule::Hashed => threshold.weight(),
+        WeightRule::Hashed => hashed(ot(trace_state).th, threshold),
     }
 }
 
@@ -272,9 +278,11 @@ mod tests {
     }
 
     #[test]
-    fn hashed_randomness_writes_no_th() {
+    fn hashed_randomness_writes_no_th_and_multiplies_with_what_was_sampled_before() {
         let leaving = outgoing(b"ot=th:8", WeightRule::Hashed, threshold("25%"), Randomness(0));
-        assert_eq!(leaving, Outgoing { edit: ThEdit::Keep, weight: 4.0, inconsistent: false });
+        assert_eq!(leaving, Outgoing { edit: ThEdit::Keep, weight: 8.0, inconsistent: false });
+        assert_eq!(weight(b"ot=th:8", WeightRule::Hashed, threshold("25%")), 8.0);
+        assert_eq!(weight(b"", WeightRule::Hashed, threshold("25%")), 4.0);
     }
 
     #[test]

@@ -437,6 +437,7 @@ fn engine(
         clock,
         input,
         max_wait_ms: waits.max_wait_ms,
+        hash_key: config.randomness.hash_key(),
         instance: place.instance,
     });
     let red = config.telemetry.red;

@@ -15,14 +15,14 @@ use uuid::Uuid;
 use super::clock::Clock;
 use super::red::{self, Notes};
 use crate::buffer::{
-    Arriving, Batch, Buffer, Generation, Key, Moment, Now, SPAN_BYTES, TRACE_BYTES, Taken, Waits,
+    Arriving, Batch, Buffer, Generation, Key, Moment, Now, SPAN_BYTES, Summary, TRACE_BYTES, Taken, Waits,
 };
 use crate::log::{Head, Memory, Record, SegmentHeader, StoredRecord, Writer};
 use crate::otlp::{self, Malformed, Outline, SpanFacts};
 use crate::sampler::{Policies, Slow};
 use crate::telemetry::red::Red;
 use crate::telemetry::{Ledger, ledger};
-use crate::trace::{Position, TenantId, Tenants, TooManyTenants};
+use crate::trace::{HashKey, Position, Randomness, TenantId, Tenants, TooManyTenants, TraceId, WeightRule};
 
 /// Kinds of records in the input log: a request, and one with strings that are not UTF-8. The others need not be
 /// looked at again when they leave.
@@ -61,6 +61,8 @@ pub struct Engine {
     pub max_wait_ms: AtomicU64,
     /// None: nobody asked for RED metrics.
     pub(super) red: Option<Arc<Red>>,
+    /// None: randomness is the traces' own.
+    hash_key: Option<HashKey>,
     instance: Uuid,
     tenants: RwLock<Tenants>,
     /// Held from the place in the log to the first shard of the index: positions are handed out, written
@@ -100,7 +102,8 @@ thread_local! {
 
 impl Engine {
     pub fn new(parts: Parts) -> Self {
-        let Parts { memory, buffer, policies, slow, ledger, clock, input, max_wait_ms, instance } = parts;
+        let Parts { memory, buffer, policies, slow, ledger, clock, input, max_wait_ms, hash_key, instance } =
+            parts;
         Self {
             memory,
             buffer,
@@ -112,6 +115,7 @@ impl Engine {
             input,
             max_wait_ms: AtomicU64::new(max_wait_ms),
             red: None,
+            hash_key,
             instance,
             tenants: RwLock::default(),
             order: Mutex::default(),
@@ -128,6 +132,9 @@ impl Engine {
 
     /// Puts other policies and waits in force. To be called between judgements: verdicts under the old ones are counted.
     pub(super) fn reload(&self, in_force: InForce, waits: Waits) {
+        let InForce { policies, generation } = in_force;
+        let policies = policies.continuing(&self.policies.load().policies);
+        let in_force = InForce { policies, generation };
         self.slow.set_percentiles(&in_force.policies.percentiles());
         self.ledger.begin(in_force.policies.names());
         self.buffer.set_waits(waits);
@@ -264,6 +271,21 @@ impl Engine {
         self.input.as_ref().map_or(indexed, |input| indexed.min(input.written()))
     }
 
+    /// What shares of a trace are compared with.
+    pub fn randomness(&self, trace: TraceId, summary: &Summary) -> Randomness {
+        self.hash_key.map_or_else(|| summary.randomness(trace), |key| key.randomness(trace))
+    }
+
+    /// The same of a trace of which only the identifier is left.
+    pub fn randomness_of_id(&self, trace: TraceId) -> Randomness {
+        self.hash_key.map_or_else(|| Randomness::of_trace(trace), |key| key.randomness(trace))
+    }
+
+    /// How what is kept at its first verdict is weighed.
+    pub fn weight_rule(&self) -> WeightRule {
+        if self.hash_key.is_some() { WeightRule::Hashed } else { WeightRule::Threshold }
+    }
+
     /// The number of a tenant.
     pub fn tenant(&self, name: &str) -> Result<TenantId, TooManyTenants> {
         if let Some(known) = self.tenants.read().get(name) {
@@ -319,6 +341,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     pub input: Option<Arc<Writer>>,
     pub max_wait_ms: u64,
+    /// None: randomness is the traces' own.
+    pub hash_key: Option<HashKey>,
     /// Of the data directory.
     pub instance: Uuid,
 }

@@ -7,16 +7,16 @@
 use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use super::engine::{Engine, InForce, Request};
 use super::piece::{self, Parcel};
 use super::red;
 use crate::buffer::{Candidate, Judgement, Lesson, Moment, Now, SHARDS, Sent, Settlement, SpanRef};
 use crate::exporter::outbox::{Kept, Outbox};
-use crate::otlp::{Outline, SpanView, ValueView};
-use crate::sampler::{Learned, OperationKey, ReadSpans, Spans, Unit, UnitSpan};
-use crate::trace::{Decision, PolicyId, Position, Reason, TenantId, TraceId, WeightRule};
+use crate::otlp::{self, Outline, SpanView, ValueView};
+use crate::sampler::{Learned, OperationKey, ReadSpans, Size, Spans, Uniformity, Unit, UnitSpan};
+use crate::trace::{Decision, PolicyId, Position, Randomness, Reason, TenantId, TraceId, WeightRule};
 
 /// Traces judged between two looks at a shard's lock.
 const ROUND: usize = 512;
@@ -35,6 +35,10 @@ pub(super) struct JudgeTallies {
     pub(super) inconsistent: AtomicU64,
     /// Judgements of which the conditions did not read all spans.
     pub(super) partly_read: AtomicU64,
+    /// Of traces with a root that came without `th`.
+    pub(super) uniformity: Uniformity,
+    /// 1: the randomness of traces is not random.
+    pub(super) skewed: AtomicBool,
     /// Milliseconds from the opening of a trace to its judgement, summed.
     pub(super) waited_ms: AtomicU64,
 }
@@ -48,6 +52,26 @@ impl JudgeTallies {
             Judgement::Unit { whole: true } if candidate.unjudged == 1 => {
                 self.lone_roots.fetch_add(1, Relaxed);
             }
+            _ => {}
+        }
+    }
+
+    /// What came with a `th` was sampled by its randomness, which is then not even.
+    fn watch(&self, root: &UnitSpan<'_>, randomness: Randomness) {
+        if otlp::ot(root.span.trace_state_bytes()).th.is_none() {
+            self.uniformity.count(randomness);
+        }
+    }
+
+    /// Tells when randomness ceases to be random, and when it is again.
+    pub(super) fn alert(&self) {
+        let skewed = self.uniformity.is_skewed();
+        match (self.skewed.swap(skewed, Relaxed), skewed) {
+            (false, true) => tracing::warn!(
+                "the low 56 bits of trace IDs are not random: shares and weights are not true; \
+                 `randomness: hash` helps if the IDs differ elsewhere"
+            ),
+            (true, false) => tracing::info!("trace IDs are random again"),
             _ => {}
         }
     }
@@ -180,7 +204,7 @@ impl Judge {
         let sent = Sent {
             policy: in_force.policies.name(decision.policy).into(),
             threshold: decision.threshold,
-            rule: if again { WeightRule::Zero } else { decision.rule },
+            rule: if again { WeightRule::Zero } else { self.engine.weight_rule() },
         };
         self.send(shard, candidate, &sent, decision.policy, now);
         (Settlement::Kept(sent), lesson)
@@ -201,9 +225,10 @@ impl Judge {
         let operation = names.as_ref().map(|names| names.key(tenant));
         let duration = root.as_ref().and_then(|root| duration_ns(root, candidate));
         let reachable = ReachableSpans { judge: self, shard, candidate, read: OnceCell::new() };
+        let randomness = self.engine.randomness(candidate.key.trace, &candidate.summary);
         let unit = Unit {
             bits: (candidate.summary.generation == in_force.generation).then_some(candidate.summary.bits),
-            randomness: candidate.summary.randomness(candidate.key.trace),
+            randomness,
             root: root_span,
             operation,
             duration,
@@ -211,7 +236,12 @@ impl Judge {
             latest_end: candidate.summary.latest_end,
             spans: &reachable,
             dropped_by: candidate.dropped_by,
+            again: candidate.judgement == Judgement::Again,
+            now_ms: self.engine.clock.elapsed_ms(),
         };
+        if let Some(root) = root_span.as_ref().filter(|_| !unit.again) {
+            self.tallies.watch(root, randomness);
+        }
         let decision = in_force.policies.judge(&unit, &self.engine.slow);
         let lesson = match (candidate.lesson, operation, duration) {
             (Some(lesson), ..) => Some(self.corrected(lesson, root.as_ref(), candidate)),
@@ -245,7 +275,7 @@ impl Judge {
             sent,
             complete: reachable.complete,
             decided_at_ms: now.ms,
-            randomness: candidate.summary.randomness(candidate.key.trace),
+            randomness: self.engine.randomness(candidate.key.trace, &candidate.summary),
         };
         let packed = piece::pack(&parcel, &bodies);
         let ledger = &self.engine.ledger;
@@ -340,6 +370,12 @@ impl Spans for ReachableSpans<'_> {
     fn read(&self) -> ReadSpans<'_> {
         let (located, complete) = self.read.get_or_init(|| self.newest());
         ReadSpans { spans: located.iter().filter_map(Located::unit_span).collect(), complete: *complete }
+    }
+
+    fn size(&self) -> Size {
+        let reachable = self.judge.engine.buffer.reachable(self.shard, self.candidate);
+        let bytes = reachable.spans.iter().map(|span| u64::from(span.len())).sum();
+        Size { spans: reachable.spans.len() as u64, bytes }
     }
 }
 

@@ -170,6 +170,7 @@ impl JudgeLoop {
             self.relieve();
         }
         self.engine.slow.publish(self.engine.clock.arrival_ms());
+        self.judge.tallies.alert();
         let every_ms = if self.disk.refuses() { STATE_EVERY_WHILE_FULL_MS } else { STATE_EVERY_MS };
         let now_ms = self.engine.clock.elapsed_ms();
         *state_due_ms = now_ms.saturating_add(every_ms).min(*state_due_ms);

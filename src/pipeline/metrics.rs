@@ -28,6 +28,8 @@ impl Source for PipelineMetrics {
     fn collect(&self, out: &mut Families) {
         self.window(out);
         self.judgements(out);
+        self.policies(out);
+        self.randomness(out);
         self.disk(out);
         self.exporters(out);
         self.slow(out);
@@ -93,6 +95,39 @@ impl PipelineMetrics {
         ] {
             out.counter(&format!("tailwater_sampler_{name}_total"), help, &[], tally.load(Relaxed));
         }
+    }
+
+    fn policies(&self, out: &mut Families) {
+        let in_force = self.engine.policies.load();
+        for shadow in in_force.policies.shadows() {
+            for (verdict, units) in [("kept", shadow.kept), ("dropped", shadow.dropped)] {
+                let labels = [("policy", shadow.policy), ("verdict", verdict)];
+                let help =
+                    "Traces and units that a shadow policy would have decided, by what it would have said.";
+                out.counter("tailwater_sampler_shadowed_units_total", help, &labels, units);
+            }
+        }
+        for (policy, keep) in in_force.policies.current_keeps(self.engine.clock.elapsed_ms()) {
+            let labels = [("policy", policy)];
+            let help = "Share of what a policy matches that it keeps now.";
+            out.gauge("tailwater_sampler_keep_probability", help, &labels, keep.probability);
+            if let Some(keys) = keep.keys {
+                let help = "Keys of a policy that have a budget of their own.";
+                out.gauge("tailwater_sampler_budget_keys", help, &labels, keys as f64);
+            }
+        }
+    }
+
+    fn randomness(&self, out: &mut Families) {
+        let shares = self.judge.uniformity.shares();
+        for (part, share) in shares.iter().flatten().enumerate() {
+            let help = "Share of recent traces by the sixteenth of their randomness; even is 0.0625.";
+            let labels = [("sixteenth", &*format!("{part:x}"))];
+            out.gauge("tailwater_sampler_randomness_share", help, &labels, *share);
+        }
+        let skewed = f64::from(u8::from(self.judge.skewed.load(Relaxed)));
+        let help = "1: a sixteenth of randomness has more than twice or less than half its share of traces.";
+        out.gauge("tailwater_sampler_randomness_skewed", help, &[], skewed);
     }
 
     fn disk(&self, out: &mut Families) {

@@ -147,6 +147,7 @@ mod tests {
     use super::*;
     use crate::config;
     use crate::pipeline::testing::engine;
+    use crate::sampler::testing::{Trace, span};
 
     const POLICIES: &str = "policies: [{ name: slow, slower_than: p99, keep: 100% }]\n";
 
@@ -212,6 +213,19 @@ mod tests {
         assert_eq!(refused.to_string(), "t.yaml:1:34: buffer.memory needs a restart");
         offer(&reloads, &engine, "buffer: { max_wait: 30s }").unwrap();
         assert_eq!(engine.policies.load().generation, Generation(2));
+    }
+
+    #[test]
+    fn a_budget_goes_on_when_another_policy_changes() {
+        let (reloads, engine) = (Reloads::new(read("").unwrap(), 0), engine(0));
+        let policies = "policies: [{ name: a, keep: 1/s }, { name: rest, keep: 5% }]";
+        offer(&reloads, &engine, policies).unwrap();
+        let trace = Trace::of([span(1, "op")]);
+        (0..100).for_each(|_| _ = trace.judge_at(&engine.policies.load().policies, 0, false));
+        offer(&reloads, &engine, &policies.replace("5%", "6%")).unwrap();
+        let in_force = engine.policies.load();
+        let (name, keep) = in_force.policies.current_keeps(0).next().unwrap();
+        assert!(name == "a" && keep.probability < 0.02, "{keep:?}");
     }
 
     #[test]

@@ -111,6 +111,12 @@ impl StageStatus {
             concerns
                 .push(format!("Exporter {} will never deliver {} kept spans.", exporter.name, exporter.lost));
         }
+        if self.stages.judge.skewed.load(Relaxed) {
+            concerns.push(
+                "Trace IDs are not random in their low 56 bits: shares and weights are not true. Set randomness: hash."
+                    .to_owned(),
+            );
+        }
         if status.difference != 0 {
             concerns.push(
                 "The books do not balance: this is a defect, or something moved while they were read."

@@ -48,6 +48,7 @@ pub(super) fn engine(now_ms: u64) -> Engine {
         clock: Arc::new(At(now_ms)),
         input: None,
         max_wait_ms: waits.max_wait_ms,
+        hash_key: None,
         instance: Uuid::nil(),
     })
 }

@@ -37,7 +37,7 @@ impl Memory {
     fn live(&self, key: Key, tenant: &str, live: &Live, now: Now) -> Account {
         let known = &live.known;
         let state = state(known.state);
-        let randomness = live.summary.randomness(key.trace);
+        let randomness = self.engine.randomness(key.trace, &live.summary);
         let dropped_by = known.dropped_by.filter(|_| state != State::Kept);
         let verdict = match (&known.sent, dropped_by) {
             _ if state == State::Waiting => None,
@@ -67,7 +67,7 @@ impl Memory {
     }
 
     fn remembered(&self, tenant: &str, remembered: &Remembered, now: Now) -> Account {
-        let randomness = Randomness::of_trace(remembered.key.trace);
+        let randomness = self.engine.randomness_of_id(remembered.key.trace);
         Account {
             tenant: tenant.to_owned(),
             state: state(remembered.state),
@@ -106,8 +106,7 @@ impl Memory {
     fn share_of(&self, policy: &str) -> Option<Threshold> {
         let share = |policy: &PolicyConfig| match policy.keep {
             Keep::Share(share) => Some(Threshold::of(share)),
-            #[allow(unreachable_patterns, reason = "a share is not the only kind")]
-            _ => None,
+            Keep::Formula(_) => None,
         };
         self.reloads.policy(policy, share).flatten()
     }

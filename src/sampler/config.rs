@@ -2,10 +2,12 @@
 
 use std::fmt;
 
+use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 
+use super::budget::{Formula, RawFormula};
 use super::slow::Percentile;
-use crate::trace::Share;
+use crate::trace::{HashKey, Share};
 
 /// One policy: a condition and what is kept of the units it matches.
 ///
@@ -55,6 +57,65 @@ impl TryFrom<String> for PolicyName {
     }
 }
 
+/// Where the randomness of a trace comes from: `trace_id`, `hash` or `{ hash: KEY }`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum RandomnessSource {
+    /// An explicit `rv`, else the identifier.
+    #[default]
+    TraceId,
+    /// A keyed hash of the identifier, for those that have no randomness themselves.
+    Hash(String),
+}
+
+/// Of `randomness: hash`.
+const DEFAULT_KEY: &str = "tailwater";
+
+impl RandomnessSource {
+    /// None: randomness is not hashed.
+    pub fn hash_key(&self) -> Option<HashKey> {
+        match self {
+            Self::TraceId => None,
+            Self::Hash(key) => Some(HashKey::of(key)),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for RandomnessSource {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(RandomnessVisitor)
+    }
+}
+
+struct RandomnessVisitor;
+
+/// `{ hash: KEY }`.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Hash {
+    hash: String,
+}
+
+impl<'de> Visitor<'de> for RandomnessVisitor {
+    type Value = RandomnessSource;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("trace_id, hash or { hash: KEY }")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<RandomnessSource, E> {
+        match text {
+            "trace_id" => Ok(RandomnessSource::TraceId),
+            "hash" => Ok(RandomnessSource::Hash(DEFAULT_KEY.to_owned())),
+            _ => Err(E::custom(format_args!("found \"{text}\", expected trace_id, hash or {{ hash: KEY }}"))),
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RandomnessSource, A::Error> {
+        let Hash { hash } = Hash::deserialize(MapAccessDeserializer::new(map))?;
+        Ok(RandomnessSource::Hash(hash))
+    }
+}
+
 /// A condition as typed. It is compiled with the list of policies, so that an error can point into it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(transparent)]
@@ -64,7 +125,20 @@ pub struct ConditionText(pub String);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Keep {
     Share(Share),
+    Formula(Box<Formula>),
 }
+
+impl fmt::Display for Keep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Share(share) => share.fmt(f),
+            Self::Formula(formula) => formula.fmt(f),
+        }
+    }
+}
+
+const EXPECTED: &str = "a share such as 5% or 0.1%, a budget such as 100/s, 2000 spans/s or 5MB/s, or a formula \
+                        such as { share: 1%, at_least: 1/min, at_most: 100/s }";
 
 impl<'de> Deserialize<'de> for Keep {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -78,21 +152,19 @@ impl<'de> Visitor<'de> for KeepVisitor {
     type Value = Keep;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a share such as 5% or 0.1%")
+        f.write_str(EXPECTED)
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Keep, E> {
         if text.contains('/') {
-            return Err(E::custom(format_args!(
-                "found `{text}`: budgets are not supported yet, expected a share such as 5%"
-            )));
+            let bound = text.parse().map_err(E::custom)?;
+            return Ok(Keep::Formula(Box::new(Formula::at_most(bound))));
         }
         text.parse().map(Keep::Share).map_err(E::custom)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, _: A) -> Result<Keep, A::Error> {
-        Err(de::Error::custom(
-            "budgets (share, at_least, at_most, per) are not supported yet, expected a share such as 5%",
-        ))
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Keep, A::Error> {
+        let raw = RawFormula::deserialize(MapAccessDeserializer::new(map))?;
+        Formula::of(raw).map(Box::new).map(Keep::Formula).map_err(de::Error::custom)
     }
 }

@@ -5,18 +5,23 @@
 //! the spans came in, what the unit's root says, and last the bytes of the spans.
 //!
 //! Nothing here waits or reads a clock; randomness is the trace's own, so a share gives the same verdict on
-//! every instance, after a restart and in a replay.
+//! every instance, after a restart and in a replay. A budget is a share that follows the traffic: it remembers the
+//! last minute.
 
+mod budget;
 mod config;
 mod policy;
 pub mod slow;
 #[cfg(test)]
 pub(crate) mod testing;
 mod traceql;
+mod uniformity;
 mod unit;
 
-pub use config::{ConditionText, Keep, PolicyConfig, PolicyName};
-pub use policy::{CompileError, Policies, Warning};
+pub use budget::{Formula, KEYS_MAX, Measure, Rate, RateError};
+pub use config::{ConditionText, Keep, PolicyConfig, PolicyName, RandomnessSource};
+pub use policy::{CompileError, CurrentKeep, Policies, Shadow, Warning};
 pub use slow::{Learned, OperationKey, Percentile, Slow};
-pub use traceql::{FOLDS_MAX, QueryError};
-pub use unit::{ReadSpans, Spans, Unit, UnitSpan};
+pub use traceql::{FOLDS_MAX, QueryError, SpanField};
+pub use uniformity::Uniformity;
+pub use unit::{ReadSpans, Size, Spans, Unit, UnitSpan};

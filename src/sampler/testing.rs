@@ -67,6 +67,27 @@ impl Trace {
 
     /// What the policies say of it, by folded bits and again from bytes alone: they must agree.
     pub(crate) fn judge(&self, policies: &Policies, slow: &Slow, dropped_by: Option<PolicyId>) -> Decision {
+        self.with_unit(policies, dropped_by, |unit| {
+            let folded = policies.judge(&unit, slow);
+            let from_bytes = policies.judge(&Unit { bits: None, again: true, ..unit }, slow);
+            assert_eq!(folded, from_bytes, "bits and bytes disagree");
+            folded
+        })
+    }
+
+    /// What the policies say of it at a moment, asked once: budgets count.
+    pub(crate) fn judge_at(&self, policies: &Policies, now_ms: u64, again: bool) -> Decision {
+        self.with_unit(policies, None, |unit| {
+            policies.judge(&Unit { now_ms, again, ..unit }, &Slow::new(&[]))
+        })
+    }
+
+    fn with_unit(
+        &self,
+        policies: &Policies,
+        dropped_by: Option<PolicyId>,
+        judge: impl FnOnce(Unit<'_>) -> Decision,
+    ) -> Decision {
         let body = self.request.encode_to_vec();
         let mut bits = 0;
         let (mut earliest_start, mut latest_end) = (u64::MAX, 0);
@@ -90,10 +111,10 @@ impl Trace {
             latest_end,
             spans: &spans,
             dropped_by,
+            again: dropped_by.is_some(),
+            now_ms: 0,
         };
-        let folded = policies.judge(&unit, slow);
-        assert_eq!(folded, policies.judge(&Unit { bits: None, ..unit }, slow), "bits and bytes disagree");
-        folded
+        judge(unit)
     }
 }
 

@@ -25,6 +25,18 @@ pub struct Unit<'a> {
     pub spans: &'a dyn Spans,
     /// Judged again: the policy that dropped it gives the same answer.
     pub dropped_by: Option<PolicyId>,
+    /// Judged again: shadows have counted it.
+    pub again: bool,
+    /// When it is judged: milliseconds of a clock that does not go back.
+    pub now_ms: u64,
+}
+
+/// How large a unit is, as budgets count it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Size {
+    pub spans: u64,
+    /// Of the span messages.
+    pub bytes: u64,
 }
 
 /// A span within its resource and instrumentation scope.
@@ -39,6 +51,13 @@ pub struct UnitSpan<'a> {
 pub trait Spans {
     /// The spans, or as many of them as a judgement may read: those that are new, then the newest others.
     fn read(&self) -> ReadSpans<'_>;
+
+    /// Asked by budgets of spans and bytes.
+    fn size(&self) -> Size {
+        let spans = self.read().spans;
+        let bytes = spans.iter().map(|span| span.span.as_bytes().len() as u64).sum();
+        Size { spans: spans.len() as u64, bytes }
+    }
 }
 
 /// Spans of a unit.

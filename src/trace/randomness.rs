@@ -59,6 +59,11 @@ impl Threshold {
         randomness.0 >= self.0
     }
 
+    /// The share of traces that it keeps.
+    pub fn probability(self) -> f64 {
+        (ALL - self.0.min(ALL)) as f64 / ALL as f64
+    }
+
     /// Adjusted count: how many traces one kept trace stands for. 0 for [`Self::NEVER`].
     pub fn weight(self) -> f64 {
         if self.0 >= ALL {
@@ -140,6 +145,13 @@ impl Share {
     /// 0 to 1.
     pub fn probability(self) -> f64 {
         self.kept as f64 / ALL as f64
+    }
+}
+
+impl fmt::Display for Share {
+    /// In percent, to twelve decimals.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}%", (self.probability() * 1e14).round() / 1e12)
     }
 }
 

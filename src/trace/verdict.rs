@@ -30,7 +30,7 @@ pub enum WeightRule {
     Threshold,
     /// Kept for another reason: th is erased and the weight is 0.
     Zero,
-    /// Randomness came from a keyed hash: no th is written, the weight is that of T.
+    /// Randomness came from a keyed hash: no th is written, the weight is that of T times that of the th it came with.
     Hashed,
 }
 

@@ -463,7 +463,8 @@ fn group(faults: &mut Faults, expected: &GroupExpected, traces: &[Id], outcome: 
         if let (Some(expected), Some(policy)) = (&expected.policy, policy) {
             faults.equal("policy", expected, &policy);
         }
-        faults.check(story.exports.len() <= 1, || "a trace of one span left twice".to_owned());
+        let arrived = story.sent.iter().filter(|sent| sent.valid).count();
+        faults.check(story.exports.len() <= arrived, || "a span left twice".to_owned());
         for (export, placed) in exported(story) {
             weighs(faults, (expected.th.as_ref(), expected.weight), export, placed);
             weights += weight(export, placed);
@@ -472,9 +473,33 @@ fn group(faults: &mut Faults, expected: &GroupExpected, traces: &[Id], outcome: 
     if let Some(range) = &expected.weights {
         faults.number("weights", range, weights);
     }
+    if expected.consistent == Some(true) {
+        consistent(faults, &stories);
+    }
     if let Some(moment) = &expected.decided_at {
         let first = stories.iter().filter_map(|story| Some(story.judged.first()?.at_ms)).min();
         faults.moment("decided_at", moment, first);
+    }
+}
+
+/// No dropped trace has a randomness above the highest threshold of a second around its judgement.
+fn consistent(faults: &mut Faults, stories: &[&Story]) {
+    let mut kept: Vec<(u64, u64)> = Vec::new();
+    for story in stories {
+        for (export, placed) in exported(story) {
+            kept.push((export.at_ms, th(placed).map_or(0, |th| threshold(&th))));
+        }
+    }
+    kept.sort_unstable();
+    for story in stories.iter().filter(|story| story.exports.is_empty()) {
+        let (Some(judged), Some(sent)) = (story.judged.first(), story.sent.first()) else { continue };
+        let within = kept.partition_point(|(at_ms, _)| *at_ms + 1_000 < judged.at_ms)
+            ..kept.partition_point(|(at_ms, _)| *at_ms <= judged.at_ms + 1_000);
+        let highest = kept[within].iter().map(|(_, threshold)| *threshold).max();
+        let id = u128::from_be_bytes(sent.trace) as u64 & ((1 << 56) - 1);
+        faults.check(highest.is_some_and(|highest| id < highest), || {
+            format!("{id:014x} was dropped at {} ms, and {highest:x?} kept", judged.at_ms)
+        });
     }
 }
 
@@ -493,6 +518,7 @@ fn counter(name: &str, outcome: &Outcome) -> anyhow::Result<f64> {
         let units = "tailwater_sampler_judged_units_total";
         return match name {
             "policy_matched" => Ok(sum(&[units, &policy])),
+            "policy_shadowed" => Ok(sum(&["tailwater_sampler_shadowed_units_total", &policy])),
             "policy_kept" => Ok(sum(&[units, &policy, "verdict=\"kept\""])),
             _ => anyhow::bail!("counter {name} is unknown"),
         };

@@ -214,8 +214,7 @@ pub struct RecordExpected {
     pub late: Option<bool>,
 }
 
-/// What is expected of the traces of a line with `repeat`. `consistent` belongs to budgets and is not compared
-/// yet, so it is no key.
+/// What is expected of the traces of a line with `repeat`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GroupExpected {
@@ -225,6 +224,7 @@ pub struct GroupExpected {
     pub th: Option<String>,
     pub weight: Option<f64>,
     pub weights: Option<Value>,
+    pub consistent: Option<bool>,
     pub answer: Option<String>,
 }
 

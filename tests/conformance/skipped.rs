@@ -1,8 +1,6 @@
 //! Scenarios that are not run, each with its reason. A row goes when what it waits for is there.
 
 const STREAM: &str = "the units of a stream are not built: a trace without a root is one unit";
-const BUDGETS: &str = "budgets and formulas are not built";
-const SHADOW: &str = "shadow policies are not built";
 const ROOT: &str = "buffer.root is not built";
 
 pub const SKIPPED: &[(&str, &str)] = &[
@@ -19,19 +17,5 @@ pub const SKIPPED: &[(&str, &str)] = &[
     ("long after a trace was dropped a late error is kept without it", STREAM),
     ("one failed message that takes its handshake along does not keep the messages after it", STREAM),
     ("a slow message of a connection is kept alone, measured against its own operation", STREAM),
-    ("a drop policy that does not match stops no other policy", BUDGETS),
-    ("a budget below the traffic keeps about the budget, with an honest weight", BUDGETS),
-    ("traffic below its budget is kept whole", BUDGETS),
-    ("a budget of bytes counts the bytes of whole traces", BUDGETS),
-    ("traces that do not match use nothing of a budget, however the conditions are listed", BUDGETS),
-    ("members of a composite policy become policies with budgets of their own", BUDGETS),
-    ("a trace whose own policy is over budget does not fall to the next policy", BUDGETS),
-    ("a member without an allocation gets an equal part", BUDGETS),
-    ("a trace larger than the budget of a second still has a chance", BUDGETS),
-    ("a budget keeps the traces of the highest randomness and writes the cut as threshold", BUDGETS),
-    ("a share with a ceiling is a share until the ceiling is reached", BUDGETS),
-    ("each key has a budget of its own", BUDGETS),
-    ("a late span without news does not draw again from a budget that has room by then", BUDGETS),
-    ("a shadow policy is counted and never applied", SHADOW),
     ("a span below a root that goes elsewhere can be named a root", ROOT),
 ];

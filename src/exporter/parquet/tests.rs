@@ -585,7 +585,7 @@ fn weights_follow_the_pieces_rule() {
     let doubles = |a, b| vec![Field::Double(a), Field::Double(b)];
     assert_eq!(weights(WeightRule::Threshold, Threshold(0)), doubles(2.0, 1.0));
     assert_eq!(weights(WeightRule::Zero, Threshold(0)), doubles(0.0, 0.0));
-    assert_eq!(weights(WeightRule::Hashed, Threshold(3 << 54)), doubles(4.0, 4.0));
+    assert_eq!(weights(WeightRule::Hashed, Threshold(3 << 54)), doubles(8.0, 4.0));
 }
 
 /// Spans of many traces, with attributes that no other has.

@@ -1,20 +1,29 @@
 //! The list of policies, compiled: asked in order, the first that matches decides.
+//!
+//! A shadow is asked where it stands, counts what it would have decided, and decides nothing.
+
+mod keep;
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::config::{Keep, PolicyConfig};
+use super::config::PolicyConfig;
 use super::slow::{Percentile, Slow};
 use super::traceql::{Asked, Condition, Folds, QueryError};
 use super::unit::Unit;
 use crate::otlp::SpanFacts;
 use crate::trace::{Decision, PolicyId, Threshold, WeightRule};
 
+pub use keep::CurrentKeep;
+use keep::Keeping;
+
 /// Policies in one list at most.
 const POLICIES_MAX: usize = 1_000;
 
 /// A compiled list of policies.
 ///
-/// Immutable: a reload makes another one, with another generation.
+/// Immutable but for what budgets and shadows count: a reload makes another one, with another generation.
 #[derive(Debug)]
 pub struct Policies {
     generation: u32,
@@ -29,7 +38,24 @@ struct Policy {
     matches: Option<Condition>,
     unless: Option<Condition>,
     slower_than: Option<Percentile>,
-    threshold: Threshold,
+    keep: Keeping,
+    /// None: it is applied.
+    shadow: Option<Arc<ShadowTally>>,
+}
+
+/// Units that a shadow would have decided, had it not been one.
+#[derive(Debug, Default)]
+struct ShadowTally {
+    kept: AtomicU64,
+    dropped: AtomicU64,
+}
+
+/// What a shadow policy would have done so far, in units.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shadow<'a> {
+    pub policy: &'a str,
+    pub kept: u64,
+    pub dropped: u64,
 }
 
 /// A list of policies that cannot be used, and where in it.
@@ -82,6 +108,11 @@ impl Policies {
         if configs.len() > POLICIES_MAX {
             return Err(CompileError::of_list(format!("expected at most {POLICIES_MAX} policies")));
         }
+        if configs.iter().all(|config| config.shadow) {
+            return Err(CompileError::of_list(
+                "found only shadow policies, which would keep nothing; expected one that is applied",
+            ));
+        }
         let mut compiled = Self {
             generation,
             names: Vec::with_capacity(configs.len()),
@@ -106,9 +137,6 @@ impl Policies {
                 format!("found `{name}` twice, expected a name of its own for each policy"),
             ));
         }
-        if config.shadow {
-            return Err(error("shadow", 0, "shadow policies are not supported yet".to_owned()));
-        }
         let folds = &mut self.folds;
         let mut condition = |key, text: Option<&str>| {
             let compiled = text.map(|text| Condition::compile(text, folds)).transpose();
@@ -116,13 +144,13 @@ impl Policies {
         };
         let matches = condition("match", config.matches.as_ref().map(|text| text.0.as_str()))?;
         let unless = condition("unless", config.unless.as_ref().map(|text| text.0.as_str()))?;
-        let Keep::Share(share) = config.keep;
         self.names.push(name.to_owned());
         self.policies.push(Policy {
             matches,
             unless,
             slower_than: config.slower_than,
-            threshold: Threshold::of(share),
+            keep: Keeping::new(&config.keep),
+            shadow: config.shadow.then(Arc::default),
         });
         Ok(())
     }
@@ -163,28 +191,66 @@ impl Policies {
         self.folds.bits(span)
     }
 
-    /// Asks the policies in order.
+    /// Goes on with what budgets and shadows of an earlier list have counted, where name and formula are the same.
+    #[must_use]
+    pub fn continuing(mut self, earlier: &Self) -> Self {
+        for (name, policy) in self.names.iter().zip(&mut self.policies) {
+            let before = earlier.names.iter().position(|known| known == name);
+            let Some(before) = before.and_then(|index| earlier.policies.get(index)) else { continue };
+            policy.keep.go_on_with(&before.keep);
+            if let (Some(shadow), Some(before)) = (&mut policy.shadow, &before.shadow) {
+                shadow.clone_from(before);
+            }
+        }
+        self
+    }
+
+    /// Asks the policies in order. Budgets and shadows count the unit.
     pub fn judge(&self, unit: &Unit<'_>, slow: &Slow) -> Decision {
         let asked = Asked::new(unit);
         for (index, policy) in self.policies.iter().enumerate() {
             let id = PolicyId(index as u16);
-            let dropped_before = unit.dropped_by == Some(id);
-            if dropped_before || policy.holds(&asked, &self.folds, slow) {
-                let kept = !dropped_before && policy.threshold.keeps(unit.randomness);
-                return Decision {
-                    policy: id,
-                    kept,
-                    threshold: policy.threshold,
-                    rule: WeightRule::Threshold,
-                };
+            if let Some(shadow) = &policy.shadow {
+                if !unit.again && policy.holds(&asked, &self.folds, slow) {
+                    shadow.count(policy.keep.draw(unit).keeps(unit.randomness));
+                }
+                continue;
+            }
+            if unit.dropped_by == Some(id) {
+                return decision(id, false, policy.keep.standing());
+            }
+            if policy.holds(&asked, &self.folds, slow) {
+                let threshold = policy.keep.draw(unit);
+                return decision(id, threshold.keeps(unit.randomness), threshold);
             }
         }
-        Decision {
-            policy: PolicyId::NONE,
-            kept: false,
-            threshold: Threshold::NEVER,
-            rule: WeightRule::Threshold,
-        }
+        decision(PolicyId::NONE, false, Threshold::NEVER)
+    }
+
+    /// What the shadows would have done, in the order of the list.
+    pub fn shadows(&self) -> impl Iterator<Item = Shadow<'_>> {
+        self.names.iter().zip(&self.policies).filter_map(|(policy, compiled)| {
+            let tally = compiled.shadow.as_ref()?;
+            let (kept, dropped) = (tally.kept.load(Relaxed), tally.dropped.load(Relaxed));
+            Some(Shadow { policy, kept, dropped })
+        })
+    }
+
+    /// What each policy keeps now of what it matches; `now_ms` is of the clock of [`Unit::now_ms`].
+    pub fn current_keeps(&self, now_ms: u64) -> impl Iterator<Item = (&str, CurrentKeep)> {
+        let policies = self.names.iter().zip(&self.policies);
+        policies.map(move |(name, policy)| (name.as_str(), policy.keep.current(now_ms)))
+    }
+}
+
+fn decision(policy: PolicyId, kept: bool, threshold: Threshold) -> Decision {
+    Decision { policy, kept, threshold, rule: WeightRule::Threshold }
+}
+
+impl ShadowTally {
+    fn count(&self, kept: bool) {
+        let tally = if kept { &self.kept } else { &self.dropped };
+        tally.fetch_add(1, Relaxed);
     }
 }
 
@@ -213,15 +279,17 @@ impl Policy {
 /// A `keep: 0%` decides for whole traces: before an error policy it drops errors, and asking about any span
 /// it drops traces for one span in them.
 fn warnings(policies: &[Policy]) -> Vec<Warning> {
-    let keeps_errors =
-        |policy: &Policy| policy.matches.as_ref().is_some_and(|condition| condition.asks_for_errors);
+    let keeps_errors = |policy: &Policy| {
+        let asks = policy.matches.as_ref().is_some_and(|condition| condition.asks_for_errors);
+        asks && policy.shadow.is_none() && !policy.keep.is_nothing()
+    };
     let mut warnings = Vec::new();
     for (index, policy) in policies.iter().enumerate() {
-        if policy.threshold != Threshold::NEVER {
+        if policy.shadow.is_some() || !policy.keep.is_nothing() {
             continue;
         }
         let later = &policies[index + 1..];
-        if later.iter().any(|later| later.threshold != Threshold::NEVER && keeps_errors(later)) {
+        if later.iter().any(keeps_errors) {
             let message = "drops traces before the error policy below is asked, errors in them included";
             warnings.push(Warning { policy: index, key: "keep", message: message.to_owned() });
         }

@@ -124,7 +124,8 @@ fn a_list_that_cannot_be_used_is_refused_with_its_place() {
     let twice = refused("[{ name: a, keep: 5% }, { name: a, keep: 5% }]");
     assert_eq!(twice.path(), "policies[1].name");
     let shadow = refused("[{ name: a, keep: 5%, shadow: true }]");
-    assert!(shadow.message.contains("not supported yet"));
+    assert_eq!(shadow.path(), "policies");
+    assert!(shadow.message.contains("only shadow policies"));
 }
 
 #[test]
@@ -132,8 +133,14 @@ fn a_value_that_cannot_be_read_is_refused_with_line_and_column() {
     for (yaml, said) in [
         ("- name: a\n  keep: 5\n", "expected"),
         ("- name: a\n  keep: 120%\n", "expected"),
-        ("- name: a\n  keep: 100/s\n", "not supported yet"),
-        ("- name: a\n  keep: { share: 1%, at_most: 5/s }\n", "not supported yet"),
+        ("- name: a\n  keep: 100/fortnight\n", "expected a rate such as 100/s"),
+        ("- name: a\n  keep: { share: 1%, at_most: 5 }\n", "expected a rate such as 100/s"),
+        ("- name: a\n  keep: { share: 1%, at_mots: 5/s }\n", "at_mots"),
+        ("- name: a\n  keep: { share: 1% }\n", "expected at_least or at_most"),
+        ("- name: a\n  keep: { at_least: 1/min }\n", "expected the share that it raises"),
+        ("- name: a\n  keep: { at_most: 1/s, per: [nam] }\n", "expected a field of one span"),
+        ("- name: a\n  keep: { at_most: 1/s, per: [rootName] }\n", "which is of a trace"),
+        ("- name: a\n  keep: { at_most: 1/s, per: ['name = 5'] }\n", "expected a field of one span"),
         ("- name: a\n  keep: 5%\n  slower_than: 95\n", "expected a percentile such as p95"),
         ("- name: a\n  keep: 5%\n  matches: '{ }'\n", "matches"),
         ("- name: none\n  keep: 5%\n", "expected another name"),
@@ -155,4 +162,99 @@ fn a_drop_before_errors_or_about_any_span_is_warned_of() {
     assert_eq!(warned("[{ name: p, match: '{ name = `x` }', keep: 0% }]"), [(0, "match")]);
     assert_eq!(warned("[{ name: p, match: '{ name = `x` && parent = nil }', keep: 0% }]"), []);
     assert_eq!(warned("[{ name: rest, keep: 0% }]"), []);
+}
+
+/// Judges a trace at a moment, as often as asked, and says how often it was kept.
+fn kept_of(policies: &Policies, trace: &Trace, now_ms: u64, times: usize) -> usize {
+    (0..times).filter(|_| trace.judge_at(policies, now_ms, false).kept).count()
+}
+
+fn called(service: &str, name: &str) -> Trace {
+    Trace::default().with(service, span(1, name))
+}
+
+#[test]
+fn a_budget_is_told_apart_by_fields_of_the_root() {
+    let policies = policies("[{ name: a, keep: { at_most: 5/s, per: [resource.service.name, name] } }]");
+    assert!(kept_of(&policies, &called("shop", "GET /cart"), 1_000, 1_000) < 100);
+    for (service, name) in [("shop", "GET /list"), ("billing", "GET /cart")] {
+        assert_eq!(kept_of(&policies, &called(service, name), 1_000, 5), 5, "{service} {name}");
+    }
+    let keeps: Vec<_> = policies.current_keeps(1_000).collect();
+    assert_eq!(keeps[0].1.keys, Some(3));
+    assert!(keeps[0].1.probability < 0.02, "{keeps:?}");
+}
+
+#[test]
+fn every_field_of_one_span_can_be_a_key() {
+    let fields = [
+        "name",
+        "kind",
+        "status",
+        "duration",
+        "statusMessage",
+        "span:name",
+        "span:id",
+        ".any",
+        "span.route",
+        "resource.\"service name\"",
+        "instrumentation:name",
+        "instrumentation.x",
+        "event:name",
+        "event.x",
+        "link.x",
+        "tracestate.vendor",
+    ];
+    for field in fields {
+        let read = crate::sampler::SpanField::try_from(field.to_owned());
+        assert_eq!(read.map(|field| field.to_string()), Ok(field.to_owned()));
+    }
+}
+
+#[test]
+fn a_budget_of_spans_counts_the_spans_of_the_unit() {
+    let policies = policies("[{ name: a, keep: 100 spans/s }]");
+    let five = Trace::of((1..=5).map(|number| span(number, "op")));
+    five.judge_at(&policies, 1_000, false);
+    let second = five.judge_at(&policies, 1_000, false);
+    assert_eq!(second.threshold, Threshold::ALWAYS, "5 spans of 100");
+    kept_of(&policies, &five, 1_000, 38);
+    let beyond = five.judge_at(&policies, 1_000, false);
+    assert_eq!(beyond.threshold, Threshold::of("50%".parse().unwrap()), "200 spans in this second");
+}
+
+#[test]
+fn a_unit_that_is_judged_again_does_not_draw_again() {
+    let policies = policies("[{ name: a, keep: 0.001/s }]");
+    let trace = Trace::of([span(1, "op")]);
+    kept_of(&policies, &trace, 1_000, 100);
+    let before: Vec<_> = policies.current_keeps(1_000).collect();
+    let again = trace.judge(&policies, &Slow::new(&[]), Some(PolicyId(0)));
+    assert_eq!((again.policy, again.kept), (PolicyId(0), false));
+    assert_eq!(policies.current_keeps(1_000).collect::<Vec<_>>(), before);
+}
+
+#[test]
+fn a_shadow_is_counted_where_it_stands_and_decides_nothing() {
+    let policies = policies(
+        "[{ name: errors, match: '{ status = error }', keep: 100% }, { name: all, keep: 100%, shadow: true }, { name: ops, match: '{ name = `op` }', keep: 0%, shadow: true }, { name: rest, keep: 0% }, { name: late, keep: 100%, shadow: true }]",
+    );
+    assert_eq!(verdict(&policies, &Trace::of([span(1, "op")])), ("rest".to_owned(), false));
+    assert_eq!(verdict(&policies, &Trace::of([failing(1)])), ("errors".to_owned(), true));
+    let trace = Trace::of([span(1, "other")]);
+    trace.judge(&policies, &Slow::new(&[]), Some(PolicyId(3)));
+    let counted: Vec<_> = policies.shadows().map(|it| (it.policy, it.kept, it.dropped)).collect();
+    assert_eq!(counted, [("all", 1, 0), ("ops", 0, 1), ("late", 0, 0)]);
+}
+
+#[test]
+fn a_new_list_goes_on_with_what_the_old_one_has_counted() {
+    let yaml = "[{ name: trial, keep: 5%, shadow: true }, { name: a, keep: 1/s }, { name: b, keep: 1/s }]";
+    let old = policies(yaml);
+    let trace = Trace::of([span(1, "op")]);
+    kept_of(&old, &trace, 1_000, 1_000);
+    let new = policies(&yaml.replace("name: b, keep: 1/s", "name: b, keep: 2/s")).continuing(&old);
+    let keeps: Vec<_> = new.current_keeps(1_000).map(|(_, keep)| keep.probability).collect();
+    assert!(keeps[1] < 0.01 && keeps[2] == 1.0, "{keeps:?}");
+    assert_eq!(new.shadows().map(|shadow| shadow.kept + shadow.dropped).collect::<Vec<_>>(), [1_000]);
 }

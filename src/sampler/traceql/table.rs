@@ -35,6 +35,13 @@ pub(crate) struct SpanTable<'u> {
     family: OnceCell<Family>,
 }
 
+impl<'u> SpanTable<'u> {
+    /// One span, whose relatives are not asked for.
+    pub(crate) fn of_one(span: UnitSpan<'u>) -> Self {
+        Self { spans: vec![span], complete: true, ..Self::default() }
+    }
+}
+
 impl SpanTable<'_> {
     pub(crate) fn numbers(&self) -> std::ops::Range<u32> {
         0..self.spans.len() as u32
