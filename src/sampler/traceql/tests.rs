@@ -511,6 +511,8 @@ fn of_a_unit_that_is_not_read_whole_only_what_the_part_proves_is_true() {
         latest_end: 0,
         spans: &spans,
         dropped_by: None,
+        again: false,
+        now_ms: 0,
     };
     for (condition, expected) in [
         ("{ span.n = 1 }", true),
