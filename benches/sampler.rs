@@ -159,6 +159,8 @@ fn measure_nasty() {
             latest_end: 2,
             spans: &spans,
             dropped_by: None,
+            again: false,
+            now_ms: 0,
         };
         let times = NASTY.map(|condition| {
             let policies = policies(&format!("[{{ name: nasty, match: '{condition}', keep: 100% }}]"));

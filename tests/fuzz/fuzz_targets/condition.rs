@@ -57,6 +57,8 @@ fn ask(policies: &Policies) {
         latest_end: 2_000,
         spans: &spans,
         dropped_by: None,
+        again: false,
+        now_ms: 0,
     };
     let slow = Slow::new(&[]);
     let by_bytes = policies.judge(&Unit { bits: None, ..unit }, &slow);
