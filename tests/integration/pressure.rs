@@ -26,6 +26,8 @@ const ERRORS: &str = r#"
 "#;
 /// Beside the budget: sketches, one row group, the program, what the allocator has not given back.
 const BESIDE: u64 = 250 << 20;
+/// The same while pieces of 16 MiB are on their way: into the outbox's queue, out of it, and into a row group.
+const BESIDE_LARGE_PIECES: u64 = 400 << 20;
 /// Fills memory before the processor is busy.
 const PADDING: usize = 16_000;
 
@@ -172,20 +174,20 @@ async fn what_senders_do_not_send_again_is_what_was_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_is_returned_when_the_traffic_ends() {
-    let setup = Setup { policies: ERRORS.to_owned(), hindsight: "3s", ..Setup::default() };
+    let setup = Setup { policies: ERRORS.to_owned(), hindsight: "8s", ..Setup::default() };
     let tailwater = setup.start().await;
     let mut sender = Sender::to(&tailwater);
     let mut random = Random(1);
     let base = tailwater.resident();
-    while tailwater.metrics().await.sum("tailwater_buffer_log_bytes", &[]) < 150e6 {
+    while tailwater.metrics().await.sum("tailwater_buffer_log_bytes", &[]) < 100e6 {
         for _ in 0..10 {
             sender.deliver(&padded(traces(&mut random).iter().flat_map(Trace::build))).await;
         }
     }
     let peak = tailwater.resident();
-    assert!(peak > base + (140 << 20), "{base} bytes, then {peak}");
+    assert!(peak > base + (80 << 20), "{base} bytes, then {peak}");
     eprintln!("{} MiB resident before, {} at the peak", base >> 20, peak >> 20);
-    eventually("memory is returned", Duration::from_secs(30), async || {
+    eventually("memory is returned", Duration::from_secs(60), async || {
         (tailwater.resident() < base + (peak - base) / 4).then_some(())
     })
     .await;
@@ -245,7 +247,11 @@ async fn a_trace_larger_than_memory_takes_its_share_and_is_delivered_whole() {
             keys.extend(batch.iter().map(|(_, span)| key_of(span)));
         }
         sender.deliver(&request_of(batch)).await;
-        assert!(tailwater.resident() < (64 << 20) + BESIDE, "{} bytes resident", tailwater.resident());
+        assert!(
+            tailwater.resident() < (64 << 20) + BESIDE_LARGE_PIECES,
+            "{} bytes resident",
+            tailwater.resident()
+        );
     }
     let ledger = tailwater.judged().await;
     assert_eq!((ledger.accepted, ledger.kept), (spans as u64, spans as u64));
