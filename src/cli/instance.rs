@@ -13,6 +13,8 @@ use crate::pipeline::{Addresses, Pipeline};
 use crate::receiver;
 use crate::telemetry::logging;
 
+/// What a thread still does after the end is given so long.
+const LAST_BLOCKS: Duration = Duration::from_millis(500);
 /// What is not done by then is left to the next start.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -69,18 +71,29 @@ fn tell_addresses(addresses: &Addresses) {
     if let Some(address) = addresses.http {
         info!(%address, "listening for OTLP/HTTP");
     }
-    if let Some(address) = addresses.telemetry {
-        info!(%address, "serving /status, /metrics, /healthz, /readyz");
-    }
+}
+
+/// Runs to the end of `work`. What blocks a thread then, such as a disk that does not answer, keeps nobody here.
+fn run(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = runtime()?;
+    let done = runtime.block_on(work);
+    runtime.shutdown_timeout(LAST_BLOCKS);
+    done
 }
 
 /// Runs until a signal asks for the end.
 pub(super) fn serve(loaded: Loaded, follower: Option<Follower>) -> Result<(), Failure> {
-    runtime()?.block_on(async {
+    run(async {
         let mut signals = Signals::listen()?;
         let data = &loaded.config.data;
         let (on_shutdown, drain_timeout) = (data.on_shutdown, data.drain_timeout.get());
-        let pipeline = Pipeline::build(loaded).await?;
+        let pipeline = tokio::select! {
+            built = Pipeline::build(loaded) => built?,
+            name = signals.end() => {
+                info!(signal = name, "stopped before it was ready; the next start goes on");
+                return Ok(());
+            }
+        };
         tell_addresses(&pipeline.addresses());
         tokio::select! {
             name = signals.end() => info!(signal = name, "shutting down"),
@@ -95,7 +108,9 @@ pub(super) fn serve(loaded: Loaded, follower: Option<Follower>) -> Result<(), Fa
         };
         tokio::select! {
             done = end => done?,
-            name = signals.end() => warn!(signal = name, "asked twice, leaving at once"),
+            name = signals.end() => {
+                return Err(anyhow::anyhow!("{name} again: left at once; the next start goes on").into());
+            }
         }
         info!("stopped");
         Ok(())
@@ -108,17 +123,19 @@ pub(super) fn drain(mut config: Config, deadline: Duration) -> Result<(), Failur
     if let Some(grpc) = &mut config.receivers.otlp.grpc {
         grpc.listen = "127.0.0.1:0".to_owned();
     }
-    runtime()?.block_on(async {
+    run(async {
         let mut signals = Signals::listen()?;
         info!(data = %config.data.path.display(), "draining");
-        let pipeline = Pipeline::build(config).await?;
+        let drained = async { Pipeline::build(config).await?.drain(deadline).await };
         let stats = tokio::select! {
-            done = pipeline.drain(deadline) => done?,
+            done = drained => done?,
             name = signals.end() => return Err(anyhow::anyhow!("{name} before everything was delivered").into()),
         };
         let pending: u64 = stats.exporters.iter().map(|(_, _, pending)| pending).sum();
         if pending > 0 {
-            return Err(anyhow::anyhow!("{pending} spans could not be delivered in time; they stay on disk").into());
+            return Err(
+                anyhow::anyhow!("{pending} spans could not be delivered in time; they stay on disk").into()
+            );
         }
         info!(kept = stats.balance.kept, dropped = stats.balance.dropped, "drained");
         Ok(())

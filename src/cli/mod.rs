@@ -7,6 +7,7 @@ mod check;
 mod convert;
 mod demo;
 mod instance;
+mod log;
 mod print;
 mod reload;
 mod watch;
@@ -37,6 +38,7 @@ Examples:
   tailwater why 4bf92f3577b34da6a3ce929d0e0e4736
                                       say what became of a trace, and why
   tailwater drain                     judge and deliver all that a stopped instance left, then exit
+  tailwater log ls ./tailwater-data   what is on disk, and what waits for whom; beside a running instance too
 
 Ports (all of them on 127.0.0.1 unless configured):
   4317  OTLP/gRPC                     OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4317
@@ -48,7 +50,8 @@ Environment:
   Credentials of S3, GCS and Azure are taken from their usual variables, such as AWS_ACCESS_KEY_ID.
 
 Signals:
-  SIGTERM and SIGINT end the process within seconds; the next start resumes where it stopped.
+  SIGTERM and SIGINT end the process within seconds; the next start resumes where it stopped. A second one ends it at
+  once.
   SIGHUP reads the file again, as every change of it does: policies, buffer.after_root and buffer.max_wait are in
   force within two seconds. A file with a mistake, or with another key changed, changes nothing: see the log.";
 
@@ -114,6 +117,8 @@ enum Command {
     /// Asks the running instance, then reads the outbox and the Parquet objects of the last hours. Works without a
     /// running instance; then only what was kept is known.
     Why(why::Options),
+    /// Look into a data directory: what is in the logs, whether it can be read, as OTLP JSON.
+    Log(log::Options),
     /// Print the completions of a shell, to be sourced by it.
     Completions { shell: Shell },
     /// Print the manual page, for man -l -.
@@ -162,6 +167,7 @@ impl Arguments {
             Some(Command::Demo(options)) => demo::run(&options),
             Some(Command::Drain { data_dir, timeout }) => self.drain(data_dir, timeout),
             Some(Command::Why(options)) => self.load().and_then(|loaded| why::run(&options, &loaded.config)),
+            Some(Command::Log(options)) => log::run(&options),
             Some(Command::Completions { shell }) => print::completions(Self::command(), shell),
             Some(Command::Man) => print::man(Self::command()),
         };

@@ -18,6 +18,8 @@ pub const MEMORY_MIN: ByteSize = ByteSize::mib(64);
 const DISK_MIN: ByteSize = ByteSize::mib(64);
 /// Outbox segments have offsets of 32 bits.
 const ROLL_SIZE_MAX: ByteSize = ByteSize(SEGMENT_MAX);
+/// Below, there is an object for each moment.
+const ROLL_AGE_MIN: HumanDuration = HumanDuration::from_secs(1);
 /// How long SDK batch processors hold a span, each at its own phase.
 const SDK_BATCH: HumanDuration = HumanDuration::from_secs(5);
 
@@ -93,6 +95,7 @@ pub(super) fn mistakes(config: &Config, source: Source<'_>, document: &Node) -> 
     let mut notes = Notes::new(source, document);
     waits(config, &mut notes);
     room(config, &mut notes);
+    roll(config, &mut notes);
     ports(config, &mut notes);
     policies(config, &mut notes);
     exporters(config, &mut notes);
@@ -136,6 +139,27 @@ fn room(config: &Config, notes: &mut Notes<'_>) {
     }
     if config.data.disk < DISK_MIN {
         notes.add("data.disk", format!("found {}, expected at least {DISK_MIN}", config.data.disk));
+    }
+    if config.data.path.as_os_str().is_empty() {
+        notes.add("data.path", "found an empty path, expected a folder such as ./tailwater-data");
+    }
+}
+
+/// When the outbox's segments end.
+fn roll(config: &Config, notes: &mut Notes<'_>) {
+    const AGE: &str = "exporters.parquet.roll.age";
+    const SIZE: &str = "exporters.parquet.roll.size";
+    let Some(roll) = config.exporters.parquet.as_ref().map(|parquet| parquet.roll) else { return };
+    if roll.age < ROLL_AGE_MIN {
+        notes.add(AGE, format!("found {}, expected at least {ROLL_AGE_MIN}", roll.age));
+    }
+    if roll.size > ROLL_SIZE_MAX {
+        notes.add(SIZE, format!("found {}, expected at most {ROLL_SIZE_MAX}", roll.size));
+    }
+    // The default gives way: a full disk ends a segment too.
+    if roll.size > config.data.disk && notes.document.get(SIZE).is_some() {
+        let disk = config.data.disk;
+        notes.add(SIZE, format!("found {}, expected at most data.disk, which is {disk}", roll.size));
     }
 }
 
@@ -192,11 +216,6 @@ fn exporters(config: &Config, notes: &mut Notes<'_>) {
     }
     if let Some(Err(error)) = exporters.parquet.as_ref().map(|parquet| Target::parse(&parquet.url)) {
         notes.add("exporters.parquet.url", error.to_string());
-    }
-    if let Some(size) =
-        exporters.parquet.as_ref().map(|parquet| parquet.roll.size).filter(|size| *size > ROLL_SIZE_MAX)
-    {
-        notes.add("exporters.parquet.roll.size", format!("found {size}, expected at most {ROLL_SIZE_MAX}"));
     }
     for (index, otlp) in exporters.otlp.iter().enumerate() {
         let path = format!("exporters.otlp.{index}.name");

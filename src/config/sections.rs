@@ -63,6 +63,8 @@ pub enum WhenFull {
     /// Senders: they are told to come back.
     #[default]
     Refuse,
+    /// What waits longest for the slowest exporter: it is given up, and counted.
+    LoseOldest,
 }
 
 /// Where accepted requests wait for their verdict.

@@ -47,6 +47,12 @@ fn every_kind_of_mistake_has_its_place_and_its_expectation() {
         ),
         ("buffer: { hindsight: 59s }", "1:22: found 59s, expected at least max_wait, which is 1m"),
         ("buffer: { memory: 1MiB }", "1:19: found 1MiB, expected at least 64MiB"),
+        ("data: { path: \"\" }", "1:15: found an empty path, expected a folder"),
+        ("exporters: { parquet: { roll: { age: 0s } } }", "1:38: found 0s, expected at least 1s"),
+        (
+            "data: { disk: 64MiB }\nexporters: { parquet: { roll: { size: 65MiB } } }",
+            "2:39: found 65MiB, expected at most data.disk, which is 64MiB",
+        ),
         ("data: { disk: 1MiB }", "1:15: found 1MiB, expected at least 64MiB"),
         (
             "telemetry: { listen: \"0.0.0.0:4317\" }",
@@ -97,8 +103,13 @@ fn all_contradictions_are_told_at_once() {
 }
 
 #[test]
+fn a_small_disk_needs_no_smaller_roll_size_than_the_default() {
+    assert!(inspect("data: { disk: 64MiB }", Path::new("t.yaml")).is_ok());
+}
+
+#[test]
 fn what_is_not_built_is_refused_by_name() {
-    for text in ["buffer: { root: \"{ name = `x` }\" }", "data: { when_full: lose_oldest }"] {
+    for text in ["buffer: { root: \"{ name = `x` }\" }"] {
         assert!(refusal(text).contains("not supported yet"), "{text}");
     }
 }

@@ -3,56 +3,20 @@
 
 use serde_saphyr::Location;
 
-use super::tree::{Entry, Kind, Node};
+use super::tree::Node;
 
 /// Where a row applies, by path: `*` stands for one step.
-struct Row {
-    path: &'static str,
-    /// What is refused of the key.
-    when: When,
-}
-
-enum When {
-    Present,
-    Is(&'static str),
-}
-
-const ROWS: &[Row] = &[
-    Row { path: "buffer.root", when: When::Present },
-    Row { path: "data.when_full", when: When::Is("lose_oldest") },
-    Row { path: "receivers.kafka", when: When::Present },
-];
+const PATHS: &[&str] = &["buffer.root", "receivers.kafka"];
 
 /// What of the document is not supported yet: where it stands, and a sentence.
 pub(super) fn find(document: &Node) -> Vec<(Location, String)> {
     let mut found = Vec::new();
     document.visit("", &mut |path, entry| {
-        let row = ROWS.iter().find(|row| covers(row.path, path) && row.when.holds(&entry.value));
-        if let Some(row) = row {
-            let at = if matches!(row.when, When::Present) { entry.key_at } else { entry.value.at };
-            found.push((at, row.sentence(entry)));
+        if PATHS.iter().any(|pattern| covers(pattern, path)) {
+            found.push((entry.key_at, format!("\"{}\" is not supported yet", entry.key)));
         }
     });
     found
-}
-
-impl Row {
-    fn sentence(&self, entry: &Entry) -> String {
-        match self.when {
-            When::Present => format!("\"{}\" is not supported yet", entry.key),
-            When::Is(value) => format!("\"{}: {value}\" is not supported yet", entry.key),
-        }
-    }
-}
-
-impl When {
-    fn holds(&self, value: &Node) -> bool {
-        match (self, &value.kind) {
-            (Self::Present, _) => true,
-            (Self::Is(refused), Kind::Scalar(value)) => refused == value,
-            _ => false,
-        }
-    }
 }
 
 fn covers(pattern: &str, path: &str) -> bool {

@@ -10,16 +10,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::known::Known;
 use crate::log::storage::{self, Open, Storage};
 use crate::trace::Position;
 
 const PREFIX: &str = "cursor.";
 const MAGIC: [u8; 4] = *b"TWCU";
 const VERSION: u16 = 1;
-/// magic, version, two zero bytes, segment, offset, crc32c of all before; little endian.
+/// magic, version, two zero bytes, segment, offset, crc32c of all before and the exporter's name; little endian.
 const LEN: usize = 20;
 /// Behind what is saved stands, in the same form, what is only noted: a torn write cannot hurt the other.
 const NOTE_AT: u64 = LEN as u64;
+/// No version of the file is longer.
+const LEN_MAX: usize = 4096;
+/// Where everything lies ahead.
+const OLDEST: Position = Position::new(0, 0);
 
 /// The cursor of one exporter, shared by it and by who deletes segments.
 #[derive(Debug)]
@@ -77,14 +82,14 @@ impl Cursor {
         let position = self.position();
         if position > file.noted {
             let opened = self.storage.open(&self.path, Open::Write)?;
-            opened.write_at(NOTE_AT, &[IoSlice::new(&encode(position))])?;
+            opened.write_at(NOTE_AT, &[IoSlice::new(&encode(position, &self.exporter))])?;
             file.noted = position;
         }
         Ok(())
     }
 
     fn write(&self, position: Position) -> io::Result<()> {
-        storage::write_new(&*self.storage, &self.path, &encode(position))
+        storage::write_new(&*self.storage, &self.path, &encode(position, &self.exporter))
     }
 }
 
@@ -93,17 +98,18 @@ impl Cursor {
 pub struct Cursors(Vec<Arc<Cursor>>);
 
 impl Cursors {
-    /// Reads `dir/cursor.<exporter>` of every exporter. One without a file is new and starts at `head`; one whose file
-    /// cannot be read starts at `oldest`; files of exporters that are not configured any more are removed.
+    /// Reads `dir/cursor.<exporter>` of every exporter. One whose file is gone or damaged starts where the last state
+    /// saw it, else at the oldest segment; one that is new at `head`. Files of exporters that are not configured any
+    /// more are removed.
     pub fn open(
         storage: &Arc<dyn Storage>,
         dir: &Path,
         exporters: &[String],
-        oldest: Position,
+        known: &Known,
         head: Position,
     ) -> io::Result<Self> {
         remove_strangers(&**storage, dir, exporters)?;
-        let open = |exporter: &String| open_one(storage, dir, exporter, oldest, head).map(Arc::new);
+        let open = |exporter: &String| open_one(storage, dir, exporter, known, head).map(Arc::new);
         exporters.iter().map(open).collect::<io::Result<_>>().map(Self)
     }
 
@@ -121,23 +127,44 @@ impl Cursors {
     }
 }
 
+/// The cursor files in `dir` by exporter, as far as they can be read; nothing is opened to be written.
+pub fn found(storage: &dyn Storage, dir: &Path) -> io::Result<Vec<(String, Option<Position>)>> {
+    let mut found = Vec::new();
+    for (name, _) in storage.list(dir)? {
+        let Some(exporter) = name.strip_prefix(PREFIX).filter(|name| !name.ends_with(".new")) else {
+            continue;
+        };
+        let path = dir.join(&name);
+        let bytes = read(storage, &path)?.unwrap_or_default();
+        let position = decode(&bytes, exporter).map_err(|version| later(&path, version))?;
+        found.push((exporter.to_owned(), position));
+    }
+    Ok(found)
+}
+
 fn open_one(
     storage: &Arc<dyn Storage>,
     dir: &Path,
     exporter: &str,
-    oldest: Position,
+    known: &Known,
     head: Position,
 ) -> io::Result<Cursor> {
     let path = dir.join(format!("{PREFIX}{exporter}"));
-    let file = storage::read_all(&**storage, &path)?;
-    let known = file.as_deref().map(decode);
-    let position = match known {
-        Some(Some(position)) => position,
-        Some(None) => {
-            tracing::warn!(exporter, "cursor file is damaged, all that the outbox holds is sent again");
-            oldest
-        }
-        None => head,
+    let file = read(&**storage, &path)?;
+    let read = match &file {
+        Some(bytes) => decode(bytes, exporter).map_err(|version| later(&path, version))?,
+        None => None,
+    };
+    let position = match read {
+        Some(position) => position,
+        // Rather again than never.
+        None => match known.cursor(exporter) {
+            Some(seen) => {
+                told(exporter, seen, "cursor file is gone or damaged, it is set back to the last state")
+            }
+            None if file.is_none() && !known.is_lost => head,
+            None => told(exporter, OLDEST, "cursor file is gone or damaged, all that waits is sent again"),
+        },
     };
     let (exporter, storage) = (exporter.into(), storage.clone());
     let reached = AtomicU64::new(position.to_u64());
@@ -145,10 +172,34 @@ fn open_one(
     let cursor = Cursor { exporter, path, storage, reached, file: file_says };
     // A new exporter must not be new again after a crash: it would begin at a later head. And what is noted counts as
     // saved from now on.
-    if known.flatten().is_none() || file.is_some_and(|file| file.len() > LEN) {
+    if read.is_none() || file.is_some_and(|file| file.len() > LEN) {
         cursor.write(position)?;
     }
     Ok(cursor)
+}
+
+fn told(exporter: &str, position: Position, what: &'static str) -> Position {
+    tracing::warn!(exporter, ?position, "{what}");
+    position
+}
+
+fn later(path: &Path, version: u16) -> io::Error {
+    let path = path.display();
+    let text = format!("{path}: it has format version {version}, this program reads up to {VERSION}");
+    io::Error::new(io::ErrorKind::Unsupported, text)
+}
+
+/// The file, unless it is so large that it is none of ours.
+fn read(storage: &dyn Storage, path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let file = match storage.open(path, Open::Read) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut bytes = vec![0; LEN_MAX];
+    let read = file.read_at(0, &mut bytes)?;
+    bytes.truncate(read);
+    Ok(Some(bytes))
 }
 
 fn remove_strangers(storage: &dyn Storage, dir: &Path, exporters: &[String]) -> io::Result<()> {
@@ -165,31 +216,42 @@ fn remove_strangers(storage: &dyn Storage, dir: &Path, exporters: &[String]) -> 
     Ok(())
 }
 
-fn encode(position: Position) -> [u8; LEN] {
+/// The exporter's name is in it: one cursor is never taken for another.
+fn checksum(before: &[u8], exporter: &str) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(before), exporter.as_bytes())
+}
+
+fn encode(position: Position, exporter: &str) -> [u8; LEN] {
     let mut bytes = [0; LEN];
     bytes[..4].copy_from_slice(&MAGIC);
     bytes[4..6].copy_from_slice(&VERSION.to_le_bytes());
     bytes[8..12].copy_from_slice(&position.segment.to_le_bytes());
     bytes[12..16].copy_from_slice(&position.offset.to_le_bytes());
-    let crc = crc32c::crc32c(&bytes[..16]);
+    let crc = checksum(&bytes[..16], exporter);
     bytes[16..].copy_from_slice(&crc.to_le_bytes());
     bytes
 }
 
-/// The later of what is saved and what is noted.
-fn decode(bytes: &[u8]) -> Option<Position> {
-    let (saved, noted) = bytes.split_at_checked(LEN)?;
-    let note = if noted.is_empty() { None } else { decode_one(noted) };
-    decode_one(saved).into_iter().chain(note).max()
+/// The later of what is saved and what is noted. None: damaged. An error: the later version that has written it.
+fn decode(bytes: &[u8], exporter: &str) -> Result<Option<Position>, u16> {
+    let (saved, noted) = bytes.split_at(bytes.len().min(LEN));
+    // A later version may be of any length.
+    let whole = decode_one(bytes, exporter)?;
+    Ok([whole, decode_one(saved, exporter)?, decode_one(noted, exporter)?].into_iter().flatten().max())
 }
 
-fn decode_one(bytes: &[u8]) -> Option<Position> {
-    let bytes: &[u8; LEN] = bytes.try_into().ok()?;
+fn decode_one(bytes: &[u8], exporter: &str) -> Result<Option<Position>, u16> {
+    let Some((before, crc)) = bytes.split_last_chunk::<4>() else { return Ok(None) };
+    let whole = u32::from_le_bytes(*crc) == checksum(before, exporter);
+    if !whole || before.len() < LEN - 4 || before[..4] != MAGIC {
+        return Ok(None);
+    }
     let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-    let readable = bytes[..4] == MAGIC
-        && bytes[4..6] == VERSION.to_le_bytes()
-        && word(16) == crc32c::crc32c(&bytes[..16]);
-    readable.then(|| Position::new(word(8), word(12)))
+    match u16::from_le_bytes([bytes[4], bytes[5]]) {
+        later if later > VERSION => Err(later),
+        _ if bytes.len() != LEN => Ok(None),
+        _ => Ok(Some(Position::new(word(8), word(12)))),
+    }
 }
 
 #[cfg(test)]
@@ -198,21 +260,22 @@ mod tests {
     use crate::log::SimDisk;
     use crate::log::storage::Disk;
 
-    const OLDEST: Position = Position::new(1, 0);
     const HEAD: Position = Position::new(9, 0);
 
     fn open(dir: &Path, exporters: &[&str]) -> Cursors {
         let exporters: Vec<String> = exporters.iter().map(|name| (*name).to_owned()).collect();
         let storage: Arc<dyn Storage> = Arc::new(Disk);
-        Cursors::open(&storage, dir, &exporters, OLDEST, HEAD).unwrap()
+        Cursors::open(&storage, dir, &exporters, &WHOLE, HEAD).unwrap()
     }
+
+    const WHOLE: Known = Known { is_lost: false, segments: Vec::new(), cursors: Vec::new() };
 
     #[test]
     fn a_new_exporter_starts_at_the_head_and_stays_there() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(open(dir.path(), &["a"]).low(), HEAD);
         let storage: Arc<dyn Storage> = Arc::new(Disk);
-        let later = Cursors::open(&storage, dir.path(), &["a".into()], OLDEST, Position::new(20, 0)).unwrap();
+        let later = Cursors::open(&storage, dir.path(), &["a".into()], &WHOLE, Position::new(20, 0)).unwrap();
         assert_eq!(later.low(), HEAD);
     }
 
@@ -245,7 +308,7 @@ mod tests {
         for seed in 0..50 {
             let disk = SimDisk::new(seed);
             let storage = disk.storage();
-            let open = || Cursors::open(&storage, Path::new("d"), &["a".into()], OLDEST, HEAD).unwrap();
+            let open = || Cursors::open(&storage, Path::new("d"), &["a".into()], &WHOLE, HEAD).unwrap();
             storage.create_dir_all(Path::new("d")).unwrap();
             let cursors = open();
             let a = cursors.get("a").unwrap();
@@ -275,5 +338,44 @@ mod tests {
         bytes[9] ^= 1;
         std::fs::write(&path, bytes).unwrap();
         assert_eq!(open(dir.path(), &["a"]).low(), OLDEST);
+    }
+
+    #[test]
+    fn cursors_that_have_one_anothers_names_are_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        open(dir.path(), &["a", "b"]);
+        std::fs::copy(dir.path().join("cursor.a"), dir.path().join("cursor.b")).unwrap();
+        assert_eq!(open(dir.path(), &["b"]).low(), OLDEST);
+    }
+
+    #[test]
+    fn a_cursor_that_is_gone_is_set_back_to_the_last_state() {
+        let dir = tempfile::tempdir().unwrap();
+        let seen = Position::new(5, 77);
+        let known = Known { cursors: vec![("a".to_owned(), seen)], ..WHOLE };
+        let storage: Arc<dyn Storage> = Arc::new(Disk);
+        let exporters = ["a".to_owned(), "new".to_owned()];
+        let cursors = Cursors::open(&storage, dir.path(), &exporters, &known, HEAD).unwrap();
+        let at = |name| cursors.get(name).unwrap().position();
+        assert_eq!((at("a"), at("new")), (seen, HEAD));
+        let nothing = Known { is_lost: true, ..WHOLE };
+        let cursors = Cursors::open(&storage, dir.path(), &["b".into()], &nothing, HEAD).unwrap();
+        assert_eq!(cursors.low(), OLDEST, "without a state nobody knows who is new");
+    }
+
+    #[test]
+    fn a_cursor_of_a_later_version_is_refused_and_a_flipped_bit_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cursor.a");
+        let mut bytes = encode(HEAD, "a");
+        bytes[4] = 2;
+        std::fs::write(&path, bytes).unwrap();
+        assert_eq!(open(dir.path(), &["a"]).low(), OLDEST);
+        let crc = checksum(&bytes[..16], "a");
+        bytes[16..].copy_from_slice(&crc.to_le_bytes());
+        std::fs::write(&path, bytes).unwrap();
+        let storage: Arc<dyn Storage> = Arc::new(Disk);
+        let error = Cursors::open(&storage, dir.path(), &["a".into()], &WHOLE, HEAD).unwrap_err();
+        assert!(error.to_string().contains("format version 2"), "{error}");
     }
 }

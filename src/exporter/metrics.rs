@@ -50,7 +50,7 @@ impl Amount {
     }
 
     /// Stops at zero.
-    const fn without(self, less: Self) -> Self {
+    pub(super) const fn without(self, less: Self) -> Self {
         Self {
             spans: self.spans.saturating_sub(less.spans),
             records: self.records.saturating_sub(less.records),

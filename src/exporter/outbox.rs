@@ -6,27 +6,31 @@
 //! - In spans and for each exporter: kept + pending at start = delivered + pending + lost{cause}.
 //! - A segment is deletable once every saved cursor and a saved state are past it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
+use std::ops::AddAssign as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
+use parking_lot::Mutex;
 use prost::Message;
 use uuid::Uuid;
 
 use super::cursor::{Cursor, Cursors};
+use super::known::{Extent, Known};
 use super::metrics::{Amount, Lost, Metrics};
 use crate::log::segment::{self, SegmentInfo};
 use crate::log::writer::Fatal;
 use crate::log::{
-    AppendError, Appended, Found, Group, GroupItem, GroupLog, GroupReader, GroupRecord, GroupSettings,
-    ReadRecord, Storage, WriteFailed, WriteLoop,
+    AppendError, Appended, Group, GroupItem, GroupLog, GroupReader, GroupRecord, GroupSettings, HeaderFault,
+    ReadRecord, SegmentHeader, Storage, WriteFailed, WriteLoop,
 };
 use crate::proto::{Piece, SegmentAttributes};
 use crate::trace::Position;
 
-/// The kind of an outbox record that holds a [`Piece`].
-pub const PIECE: u8 = 1;
+/// The kind of an outbox record that holds a [`Piece`]; none of the input log's.
+pub const PIECE: u8 = 16;
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -42,7 +46,20 @@ pub struct Settings {
     pub attributes: SegmentAttributes,
     /// The highest segment number that the state file knows of.
     pub highest_known: u32,
+    /// What else the state knows.
+    pub known: Known,
     pub new_uuid: fn() -> Uuid,
+}
+
+/// What opening found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Cut off the end: what had not been written whole.
+    pub torn_bytes: u64,
+    /// Had been written and is gone, though an exporter needs it.
+    pub missing_bytes: u64,
+    /// Files of which the name or the header was wrong and is right again.
+    pub repaired: usize,
 }
 
 /// A piece to append, and whose it is.
@@ -85,6 +102,8 @@ pub struct Outbox {
     dir: PathBuf,
     cursors: Cursors,
     subscriptions: Vec<Subscription>,
+    /// What the records of each segment hold, where that is known.
+    totals: Mutex<BTreeMap<u32, Amount>>,
 }
 
 impl Outbox {
@@ -99,9 +118,17 @@ impl Outbox {
     ) -> io::Result<(Self, WriteLoop, Found)> {
         let dir = settings.data.join("outbox");
         storage.create_dir_all(&dir)?;
+        let known = settings.known;
+        let attributes = Bytes::from(settings.attributes.encode_to_vec());
+        let like = |number| SegmentHeader {
+            number,
+            uuid: (settings.new_uuid)(),
+            opened_ms: 0,
+            attributes: attributes.clone(),
+        };
+        let repaired = known.repair(&storage, &dir, like)?;
         let next = segment::next_number(&*storage, &dir, settings.highest_known)?;
-        let (oldest, head) = (Position::default(), Position::new(next, 0));
-        let cursors = Cursors::open(&storage, &settings.data, exporters, oldest, head)?;
+        let cursors = Cursors::open(&storage, &settings.data, exporters, &known, Position::new(next, 0))?;
         // A number that a cursor has passed must not come again, whatever became of its file.
         let passed = cursors.iter().map(|cursor| cursor.position().segment).filter(|number| *number > next);
         let highest_known = passed.max().unwrap_or(settings.highest_known).max(settings.highest_known);
@@ -111,17 +138,35 @@ impl Outbox {
             roll_bytes: settings.roll_bytes,
             queue_bytes: settings.queue_bytes,
             reserve_bytes: settings.reserve_bytes,
-            attributes: settings.attributes.encode_to_vec().into(),
+            attributes,
             highest_known,
             new_uuid: settings.new_uuid,
         };
-        let (log, write_loop, found) = GroupLog::open(storage.clone(), log_settings, fatal)?;
+        let last = segment::numbers(&*storage, &dir)?.last().map(|(number, _)| *number);
+        let (log, write_loop, opened) = GroupLog::open(storage.clone(), log_settings, fatal)?;
         let subscribe =
             |cursor: &Arc<Cursor>| Subscription { cursor: cursor.clone(), metrics: Arc::default() };
         let subscriptions = cursors.iter().map(subscribe).collect();
-        let outbox = Self { log: log.into(), storage, dir, cursors, subscriptions };
-        outbox.count_pending()?;
-        Ok((outbox, write_loop, found))
+        let totals = Mutex::default();
+        let outbox = Self { log: log.into(), storage, dir, cursors, subscriptions, totals };
+        let missing = outbox.count_pending(&known)?;
+        // What was cut off and had been whole is not torn.
+        let cut = missing.iter().filter(|(number, _)| Some(*number) == last).map(|(_, bytes)| bytes).sum();
+        let torn_bytes = opened.cut_bytes.saturating_sub(cut);
+        let missing_bytes = missing.iter().map(|(_, bytes)| bytes).sum();
+        Ok((outbox, write_loop, Found { torn_bytes, missing_bytes, repaired }))
+    }
+
+    /// What a state must say of the outbox. To be called between two groups.
+    pub fn known(&self) -> Known {
+        let totals = self.totals.lock();
+        let segments = self.log.extents().into_iter().map(|info| {
+            let SegmentInfo { number, uuid, opened_ms, attributes, len, .. } = info;
+            let header = SegmentHeader { number, uuid, opened_ms, attributes };
+            Extent { header, end: len as u32, amount: totals.get(&number).copied() }
+        });
+        let cursors = self.cursors.iter().map(|cursor| (cursor.exporter().to_owned(), cursor.saved()));
+        Known { is_lost: false, segments: segments.collect(), cursors: cursors.collect() }
     }
 
     /// Appends the pieces of one judgement. Blocks while the queue is full: not for I/O workers.
@@ -189,13 +234,23 @@ impl Outbox {
         let first_needed =
             self.log.sealed().first().map_or(low.segment, |segment| segment.number.min(low.segment));
         let below = first_needed.min(self.log.written().segment);
+        self.totals.lock().retain(|segment, _| *segment >= below);
         segment::delete_below(&*self.storage, &self.dir, below).map(drop)
     }
 
-    /// Gives up the oldest sealed segment for the exporters that are not past it, which makes it deletable. What
-    /// waits in it is counted lost, even if it is under way just now. False: there is none. Blocks on the disk.
+    /// Bytes of the segments that every saved cursor is past: the next state lets them go.
+    pub fn settled_bytes(&self) -> u64 {
+        deletable(&self.log.sealed(), self.cursors.low()).map(|segment| segment.len).sum()
+    }
+
+    /// Gives up the oldest sealed segment that somebody waits for, which makes it deletable. What waits in it is
+    /// counted lost, even if it is under way just now. False: there is none. Blocks on the disk.
     pub fn lose_oldest(&self) -> io::Result<bool> {
-        let Some(oldest) = self.log.sealed().into_iter().next() else { return Ok(false) };
+        let slowest = self.cursors.iter().map(|cursor| cursor.position()).min().unwrap_or(Position::MAX);
+        let sealed = self.log.sealed();
+        let waits =
+            |segment: &&SegmentInfo| deletable(std::slice::from_ref(*segment), slowest).next().is_none();
+        let Some(oldest) = sealed.iter().find(waits) else { return Ok(false) };
         let behind = Position::new(oldest.number + 1, 0);
         for subscription in self.subscriptions().filter(|at| at.cursor.position() < behind) {
             subscription.cursor.advance(behind);
@@ -213,23 +268,75 @@ impl Outbox {
                 subscription.metrics.appended(appended.at.segment, Amount::of(piece));
             }
         }
+        let mut totals = self.totals.lock();
+        let total = totals.entry(appended.at.segment).or_default();
+        kept.iter().for_each(|kept| *total += Amount::of(kept.piece));
     }
 
-    fn count_pending(&self) -> io::Result<()> {
-        let mut reader = GroupReader::recover(self.storage.clone(), &self.dir, self.cursors.low());
+    /// Counts what waits for each exporter, and what should and is not there, which is returned by segment. Only
+    /// what the last state does not tell of is read.
+    fn count_pending(&self, known: &Known) -> io::Result<Vec<(u32, u64)>> {
+        let (files, foreign) = self.files()?;
+        let low = self.cursors.low();
+        for (number, len) in files.iter().filter(|(number, _)| *number >= low.segment) {
+            let extent = known.extent(*number);
+            let inside = self.cursors.iter().any(|cursor| cursor.position().segment == *number);
+            let whole = extent.filter(|extent| u64::from(extent.end) == *len && !inside);
+            match whole.and_then(|extent| extent.amount) {
+                Some(amount) => self.waits(*number, Position::new(*number, u32::MAX), amount),
+                None => self.count_segment(*number, extent.and_then(|extent| extent.amount))?,
+            }
+        }
+        let is_gone = |extent: &&Extent| files.iter().all(|(number, _)| *number != extent.header.number);
+        for extent in known.segments.iter().filter(is_gone) {
+            let number = extent.header.number;
+            self.waits(number, Position::new(number, 0), extent.amount.unwrap_or_default());
+        }
+        for subscription in self.subscriptions() {
+            let missing = known.missing(&files, &foreign, subscription.cursor.position());
+            subscription.metrics.unreadable(missing.iter().map(|(_, bytes)| bytes).sum());
+            subscription.metrics.started();
+        }
+        Ok(known.missing(&files, &foreign, low))
+    }
+
+    /// Numbers and lengths of the segments, apart those that another segment's file has taken the place of.
+    fn files(&self) -> io::Result<(Files, Files)> {
+        let unreadable = segment::segments(&*self.storage, &self.dir)?.unreadable.into_iter();
+        let foreign = unreadable.filter(|file| matches!(file.fault, HeaderFault::WrongNumber(_)));
+        let foreign: Files = foreign.map(|file| (file.number, file.len)).collect();
+        let mut files = segment::numbers(&*self.storage, &self.dir)?;
+        files.retain(|(number, _)| foreign.iter().all(|(other, _)| number != other));
+        Ok((files, foreign))
+    }
+
+    /// Reads a segment to count what it holds; `known` is what it held.
+    fn count_segment(&self, number: u32, known: Option<Amount>) -> io::Result<()> {
+        let mut reader = GroupReader::numbered(self.storage.clone(), &self.dir, number);
+        let mut total = Amount::default();
         while let Some(item) = reader.next()? {
             let GroupItem::Group(group) = item else { continue };
             for piece in group.records.iter().filter_map(read_piece) {
-                let waiting = |at: &&Subscription| at.cursor.position() < group.end;
-                for subscription in self.subscriptions().filter(waiting) {
-                    subscription.metrics.appended(group.at.segment, Amount::of(&piece));
-                }
+                total += Amount::of(&piece);
+                self.waits(number, group.end, Amount::of(&piece));
             }
         }
-        self.subscriptions().for_each(|subscription| subscription.metrics.started());
+        let lost = known.unwrap_or_default().without(total);
+        self.waits(number, Position::new(number, u32::MAX), lost);
         Ok(())
     }
+
+    /// An amount that ends at `end` waits for those who are not there yet.
+    fn waits(&self, segment: u32, end: Position, amount: Amount) {
+        self.totals.lock().entry(segment).or_default().add_assign(amount);
+        for subscription in self.subscriptions().filter(|at| at.cursor.position() < end) {
+            subscription.metrics.appended(segment, amount);
+        }
+    }
 }
+
+/// Numbers and lengths of segment files.
+type Files = Vec<(u32, u64)>;
 
 /// The sealed segments that lie before `low` as a whole.
 pub fn deletable(sealed: &[SegmentInfo], low: Position) -> impl Iterator<Item = &SegmentInfo> {
@@ -373,6 +480,7 @@ pub(super) mod tests {
                 reserve_bytes: 0,
                 attributes,
                 highest_known: 0,
+                known: Known::default(),
                 new_uuid: Uuid::new_v4,
             };
             let exporters: Vec<String> = exporters.iter().map(|name| (*name).to_owned()).collect();

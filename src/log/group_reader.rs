@@ -63,9 +63,13 @@ impl GroupReader {
 
     /// Reads all groups of one sealed segment and nothing else.
     pub fn segment(storage: Arc<dyn Storage>, segment: &SegmentInfo) -> Self {
-        let dir = segment.path.parent().unwrap_or(Path::new("")).to_owned();
-        let end = watch::Sender::new(Position::new(segment.number + 1, 0)).subscribe();
-        Self::new(storage, &dir, Position::new(segment.number, 0), end)
+        Self::numbered(storage, segment.path.parent().unwrap_or(Path::new("")), segment.number)
+    }
+
+    /// The same for the segment of this number in `dir`, if nobody writes it.
+    pub fn numbered(storage: Arc<dyn Storage>, dir: &Path, number: u32) -> Self {
+        let end = watch::Sender::new(Position::new(number + 1, 0)).subscribe();
+        Self::new(storage, dir, Position::new(number, 0), end)
     }
 
     /// Reads every group in `dir` from `from` on, when nobody writes there.
@@ -120,7 +124,13 @@ impl GroupReader {
         else {
             return Ok(false);
         };
-        let (mut segment, _) = SegmentReader::open(&*self.storage, &self.dir, number)?;
+        let (mut segment, fault) = SegmentReader::open(&*self.storage, &self.dir, number)?;
+        let foreign = fault.map_or(0, |fault| segment.give_up_if_foreign(&fault));
+        if foreign > 0 {
+            // The opener of the log has counted it.
+            self.at = Position::new(number + 1, 0);
+            return self.open_next(frontier);
+        }
         if number == self.at.segment {
             segment.skip_to(self.at.offset);
         }

@@ -237,6 +237,13 @@ impl GroupLog {
         self.order.lock().sealed.range(..written).map(|(_, info)| info.clone()).collect()
     }
 
+    /// Every segment there is, the live one included, as long as it is once all that was appended is written.
+    pub fn extents(&self) -> Vec<SegmentInfo> {
+        let order = self.order.lock();
+        let live = order.live.as_ref().map(|live| live.info(&self.settings.dir));
+        order.sealed.values().cloned().chain(live).collect()
+    }
+
     /// Removes a sealed segment.
     pub fn delete(&self, number: u32) -> io::Result<()> {
         if number >= self.writer.written().segment {
@@ -250,6 +257,13 @@ impl GroupLog {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             removed => removed,
         }
+    }
+
+    /// Bytes of its segments.
+    pub fn bytes(&self) -> u64 {
+        let order = self.order.lock();
+        let sealed: u64 = order.sealed.values().map(|info| info.len).sum();
+        sealed + order.live.as_ref().map_or(0, |live| live.end)
     }
 
     /// What the log takes on the disk, reserved room included.
@@ -312,16 +326,19 @@ impl GroupLog {
 
 impl Order {
     fn seal_live(&mut self, dir: &Path) {
-        let Some(LiveSegment { header, end }) = self.live.take() else { return };
-        let SegmentHeader { number, uuid, opened_ms, attributes } = header;
-        let path = segment::path(dir, number);
-        self.sealed.insert(number, SegmentInfo { number, uuid, opened_ms, attributes, len: end, path });
+        let Some(live) = self.live.take() else { return };
+        self.sealed.insert(live.header.number, live.info(dir));
     }
 }
 
 impl LiveSegment {
     fn position(&self) -> Position {
         Position::new(self.header.number, self.end as u32)
+    }
+
+    fn info(&self, dir: &Path) -> SegmentInfo {
+        let SegmentHeader { number, uuid, opened_ms, attributes } = self.header.clone();
+        SegmentInfo { number, uuid, opened_ms, attributes, len: self.end, path: segment::path(dir, number) }
     }
 }
 

@@ -26,6 +26,7 @@ const RECORD_COST: usize = size_of::<StoredRecord>();
 #[derive(Debug)]
 pub struct Memory {
     segment_bytes: usize,
+    first_segment: u32,
     /// Room that is left in the newest segment. Held by the appender only.
     room: Mutex<BytesMut>,
     live: RwLock<Live>,
@@ -78,11 +79,17 @@ impl Memory {
         let live = Live { segments: VecDeque::new(), next_number: first_segment };
         Self {
             segment_bytes,
+            first_segment,
             room: Mutex::new(BytesMut::new()),
             live: RwLock::new(live),
             bytes: AtomicUsize::new(0),
             spare: Mutex::default(),
         }
+    }
+
+    /// The number that this log began with.
+    pub fn first_segment(&self) -> u32 {
+        self.first_segment
     }
 
     /// Copies a record in behind all others. The caller's order lock is held: positions follow the order of calls.
@@ -212,6 +219,13 @@ impl Memory {
         live.segments.front().map_or(live.next_number, |segment| segment.number)
     }
 
+    /// Live segments and where the last of their records before `end` ends.
+    pub fn extents(&self, end: Position) -> Vec<Position> {
+        let live = self.live.read();
+        let ends = live.segments.iter().filter_map(|segment| segment.end_before(end));
+        ends.collect()
+    }
+
     /// The record that holds the byte at `at`; `None` once it has retired.
     pub fn record_of(&self, at: Position) -> Option<StoredRecord> {
         self.segment(at.segment)?.record_of(at.offset)
@@ -297,6 +311,12 @@ impl Segment {
 
     pub fn last_arrival_ms(&self) -> u64 {
         self.last_arrival_ms.load(Relaxed)
+    }
+
+    fn end_before(&self, end: Position) -> Option<Position> {
+        let records = self.records.read();
+        let before = records.partition_point(|record| record.end() <= end);
+        records.get(before.checked_sub(1)?).map(StoredRecord::end)
     }
 
     /// Where the next record would begin.

@@ -24,20 +24,22 @@ const SEARCH_MAX: usize = 1 << 30;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReadItem {
     Record(ReadRecord),
-    /// No records, with a record behind them.
+    /// No records, where there must have been some.
     Damaged {
         from: Position,
         bytes: u64,
     },
-    /// No records up to the end of the segment: a write that was cut off.
+    /// The beginning of a record at the end of the segment: a write that was cut off.
     TornTail {
         from: Position,
         bytes: u64,
     },
-    /// The segment's header says nothing; its records follow where they can be found.
+    /// The segment's header says nothing; its records follow where they can be found. One that belongs to another
+    /// segment says enough: so many bytes are not read, as their positions would be those of others.
     BadHeader {
         segment: u32,
         fault: HeaderFault,
+        bytes: u64,
     },
 }
 
@@ -80,6 +82,12 @@ impl Reader {
         Ok(Self { storage, dir: dir.to_owned(), from, ahead, current: None })
     }
 
+    /// Reads the segment of this number in `dir` and nothing else.
+    pub fn numbered(storage: Arc<dyn Storage>, dir: &Path, number: u32) -> Self {
+        let (from, ahead) = (Position::default(), [number].into());
+        Self { storage, dir: dir.to_owned(), from, ahead, current: None }
+    }
+
     /// The next item; `None` at the end of the log.
     ///
     /// Errors: the disk, or a segment of a newer format ([`io::ErrorKind::Unsupported`]).
@@ -102,7 +110,8 @@ impl Reader {
                 segment.skip_to(self.from.offset);
             }
             if let Some(fault) = fault {
-                return Ok(Some(ReadItem::BadHeader { segment: number, fault }));
+                let bytes = segment.give_up_if_foreign(&fault);
+                return Ok(Some(ReadItem::BadHeader { segment: number, fault, bytes }));
             }
         }
     }
@@ -140,6 +149,14 @@ impl SegmentReader {
         };
         let limit = file.len()?;
         Ok((Self { file, number, at, limit, buffer: BytesMut::new() }, fault))
+    }
+
+    /// Passes over the records of another segment; returns their bytes.
+    pub(super) fn give_up_if_foreign(&mut self, fault: &HeaderFault) -> u64 {
+        if !matches!(fault, HeaderFault::WrongNumber(_)) {
+            return 0;
+        }
+        std::mem::replace(&mut self.at, self.limit).abs_diff(self.limit)
     }
 
     pub(super) fn position(&self) -> Position {
@@ -217,6 +234,7 @@ impl SegmentReader {
     fn step_over(&mut self) -> io::Result<ReadItem> {
         let from = self.position();
         let begin = self.at;
+        let cut_off = self.is_cut_off()?;
         let mut searched = 0;
         self.advance(1);
         while self.limit - self.at >= RECORD_HEADER as u64 && searched < SEARCH_MAX {
@@ -236,7 +254,17 @@ impl SegmentReader {
         }
         self.at = self.limit;
         self.buffer.clear();
-        Ok(ReadItem::TornTail { from, bytes: self.limit - begin })
+        let bytes = self.limit - begin;
+        Ok(if cut_off { ReadItem::TornTail { from, bytes } } else { ReadItem::Damaged { from, bytes } })
+    }
+
+    /// Whether what is left may be the beginning of a record.
+    fn is_cut_off(&mut self) -> io::Result<bool> {
+        self.fill(RECORD_HEADER)?;
+        let left = self.limit - self.at;
+        let begins = self.buffer.iter().zip(MAGIC.iter()).all(|(byte, magic)| byte == magic);
+        let short = left < RECORD_HEADER as u64;
+        Ok(begins && (short || record::claimed_len(&self.buffer).is_ok_and(|len| len as u64 > left)))
     }
 
     fn advance(&mut self, bytes: usize) {
@@ -359,6 +387,27 @@ mod tests {
             assert_eq!(arrivals(&items), (0..whole as u64).collect::<Vec<_>>(), "cut at {cut}");
             assert_eq!(lost(&items), (cut - starts[whole]) as u64, "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn a_cut_is_told_from_damage_at_the_end() {
+        let (bytes, starts) = segment(&bodies());
+        let cut = read(&[bytes[..bytes.len() - 3].to_vec()]);
+        assert!(matches!(cut.last(), Some(ReadItem::TornTail { .. })), "{cut:?}");
+        let mut damaged = bytes;
+        damaged[starts[4] + 20] ^= 1;
+        let damaged = read(&[damaged]);
+        assert!(matches!(damaged.last(), Some(ReadItem::Damaged { .. })), "{damaged:?}");
+    }
+
+    #[test]
+    fn a_segment_under_anothers_name_is_not_read_in_its_place() {
+        let items = read(&[header(9), header(2)].map(|header| [header, record(7, b"x")].concat()));
+        let expected = (HeaderFault::WrongNumber(9), 48 + record(7, b"x").len() as u64);
+        assert!(
+            matches!(&items[0], ReadItem::BadHeader { fault, bytes, .. } if (fault.clone(), *bytes) == expected)
+        );
+        assert_eq!(arrivals(&items), [7]);
     }
 
     #[test]

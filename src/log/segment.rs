@@ -17,7 +17,7 @@
 use super::storage::{File, Open, Storage};
 use bytes::Bytes;
 use std::fmt::Write as _;
-use std::io;
+use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
@@ -245,6 +245,73 @@ pub fn next_number(storage: &dyn Storage, dir: &Path, highest_known: u32) -> io:
     })
 }
 
+/// What a file is called on its way to the name that its header gives.
+const MOVED: &str = ".moved";
+
+/// Gives files that have one another's names their own again, as their headers say. Returns how many.
+///
+/// Positions name records by the number of their file; read under a wrong one they would be taken for others.
+/// What is not `ours` stays where it is.
+pub fn straighten(
+    storage: &dyn Storage,
+    dir: &Path,
+    ours: impl Fn(&SegmentHeader) -> bool,
+) -> io::Result<usize> {
+    let mut strays = Vec::new();
+    let mut taken = Vec::new();
+    for (number, _) in numbers(storage, dir)? {
+        let file = storage.open(&path(dir, number), Open::Read)?;
+        match SegmentHeader::read(&*file, number)? {
+            Err(HeaderFault::WrongNumber(own)) => {
+                if SegmentHeader::read(&*file, own)?.is_ok_and(|header| ours(&header)) {
+                    strays.push((number, own));
+                }
+            }
+            _ => taken.push(number),
+        }
+    }
+    strays.retain(|(_, own)| !taken.contains(own));
+    let owners: Vec<u32> = strays.iter().map(|(_, own)| *own).collect();
+    strays.retain(|(_, own)| owners.iter().filter(|other| *other == own).count() == 1);
+    for (number, own) in &strays {
+        storage.rename(&path(dir, *number), &moved(dir, *own))?;
+    }
+    let unfinished =
+        storage.list(dir)?.into_iter().filter_map(|(name, _)| number_of(name.strip_suffix(MOVED)?));
+    for own in unfinished {
+        if !storage.exists(&path(dir, own))? {
+            storage.rename(&moved(dir, own), &path(dir, own))?;
+        }
+    }
+    if !strays.is_empty() {
+        storage.sync_dir(dir)?;
+    }
+    Ok(strays.len())
+}
+
+/// Writes a header again that is damaged in its file. False: it is whole, or the file is not this segment.
+pub fn heal(storage: &dyn Storage, dir: &Path, header: &SegmentHeader) -> io::Result<bool> {
+    let path = path(dir, header.number);
+    if !storage.exists(&path)? {
+        return Ok(false);
+    }
+    let file = storage.open(&path, Open::Write)?;
+    let damaged = matches!(
+        SegmentHeader::read(&*file, header.number)?,
+        Err(HeaderFault::Magic | HeaderFault::Damaged | HeaderFault::Short)
+    );
+    if damaged && file.len()? >= header.encoded_len() as u64 {
+        file.write_at(0, &[IoSlice::new(&header.encode())])?;
+        file.sync()?;
+        return Ok(true);
+    }
+    Ok(false)
+}
+
+fn moved(dir: &Path, number: u32) -> PathBuf {
+    dir.join(file_name(number) + MOVED)
+}
+
 /// Removes the segment files below `number`; returns how many bytes they held.
 pub fn delete_below(storage: &dyn Storage, dir: &Path, number: u32) -> io::Result<u64> {
     let mut freed = 0;
@@ -328,6 +395,35 @@ mod tests {
         let error = segments(&disk, Path::new("input")).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::Unsupported);
         assert!(error.to_string().contains("input/0000000001.log: it has format version 2"), "{error}");
+    }
+
+    #[test]
+    fn files_that_have_one_anothers_names_get_their_own_again() {
+        let disk = SimDisk::new(1);
+        let dir = Path::new("input");
+        for (name, number) in [(1, 1), (2, 5), (5, 3), (3, 2), (7, 1), (8, 9)] {
+            disk.put(&path(dir, name), header(number).encode());
+        }
+        disk.put(&moved(dir, 6), header(6).encode()); // a crash came between
+        assert_eq!(straighten(&disk, dir, |_| false).unwrap(), 0);
+        assert_eq!(straighten(&disk, dir, |_| true).unwrap(), 4);
+        let found = segments(&disk, dir).unwrap();
+        let readable: Vec<u32> = found.readable.iter().map(|segment| segment.number).collect();
+        assert_eq!(readable, [1, 2, 3, 5, 6, 9]);
+        assert_eq!(found.unreadable[0].fault, HeaderFault::WrongNumber(1), "a copy keeps the wrong name");
+        assert_eq!(straighten(&disk, dir, |_| true).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_damaged_header_is_made_again_where_it_is_known() {
+        let disk = SimDisk::new(1);
+        let dir = Path::new("outbox");
+        let mut damaged = header(5).encode();
+        damaged[20] ^= 1;
+        disk.put(&path(dir, 5), [damaged, vec![7; 9]].concat());
+        assert!(heal(&disk, dir, &header(5)).unwrap());
+        assert_eq!(disk.content(&path(dir, 5)).unwrap(), [header(5).encode(), vec![7; 9]].concat());
+        assert!(!heal(&disk, dir, &header(5)).unwrap() && !heal(&disk, dir, &header(6)).unwrap());
     }
 
     #[test]

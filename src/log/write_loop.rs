@@ -217,7 +217,14 @@ impl WriteLoop {
     fn open(&mut self, header: &SegmentHeader) -> Result<Position, Trouble> {
         let path = segment::path(&self.settings.dir, header.number);
         let file = match self.spare.take() {
-            Some(spare) => self.open_spare(spare, header, &path),
+            Some(spare) => match self.open_spare(spare, header, &path) {
+                // Somebody has tidied up.
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    self.spare = None;
+                    self.open_new(header, &path)
+                }
+                opened => opened,
+            },
             None => self.open_new(header, &path),
         };
         let file = file.map_err(Trouble::Retry)?;

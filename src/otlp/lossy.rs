@@ -2,14 +2,15 @@
 
 use super::check::Checker;
 use super::schema::{
-    any_value, entity_ref, event, key_value, link, list, resource, resource_spans, scope, scope_spans, span,
-    status,
+    any_value, entity_ref, event, key_value, link, list, request, resource, resource_spans, scope,
+    scope_spans, span, status,
 };
 use super::wire::{DEPTH_MAX, Fields, put_bytes};
 
 /// A message that holds strings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
+    Request,
     ResourceSpans,
     Resource,
     EntityRef,
@@ -45,6 +46,7 @@ fn content(kind: Kind, key: u32) -> Content {
         | (Kind::Link, link::TRACE_STATE)
         | (Kind::KeyValue, key_value::KEY)
         | (Kind::AnyValue, any_value::STRING) => Content::Text,
+        (Kind::Request, request::RESOURCE_SPANS) => Content::Message(Kind::ResourceSpans),
         (Kind::ResourceSpans, resource_spans::RESOURCE) => Content::Message(Kind::Resource),
         (Kind::ResourceSpans, resource_spans::SCOPE_SPANS) => Content::Message(Kind::ScopeSpans),
         (Kind::Resource, resource::ENTITY_REF) => Content::Message(Kind::EntityRef),
@@ -82,6 +84,11 @@ pub(super) fn is_needed(kind: Kind, message: &[u8]) -> bool {
         Content::Message(_) | Content::Other => Ok(()),
     });
     checked.is_err() || checker.strings_replaced > 0
+}
+
+/// A request, with U+FFFD in place of what is not UTF-8, for those who decode it.
+pub fn in_utf8(body: &[u8]) -> Vec<u8> {
+    replace(Kind::Request, body)
 }
 
 /// The message, with U+FFFD in place of what is not UTF-8; else byte by byte as it was.

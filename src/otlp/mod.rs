@@ -19,6 +19,7 @@ pub mod view;
 mod wire;
 
 pub use encode::{PieceSpan, piece};
+pub use lossy::in_utf8;
 pub use outline::Outline;
 pub use scan::{Malformed, Scanned, SpanFacts, SpanFault, scan};
 pub use tracestate::{OtState, Outgoing, ThEdit, member, ot, outgoing, splice, weight};

@@ -1,7 +1,7 @@
 //! The memory budget: log, index and requests in flight together never exceed it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use crate::log::Memory;
 
@@ -15,6 +15,7 @@ pub(super) struct Budget {
     in_flight: AtomicUsize,
     /// The largest request that was refused and has not found room since.
     wanted: AtomicUsize,
+    refusals: AtomicU64,
     log: Arc<Memory>,
 }
 
@@ -27,7 +28,18 @@ pub(super) struct Room {
 
 impl Budget {
     pub(super) fn new(limit: usize, log: Arc<Memory>) -> Self {
-        Self { limit, in_flight: AtomicUsize::new(0), wanted: AtomicUsize::new(0), log }
+        let (in_flight, wanted) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { limit, in_flight, wanted, refusals: AtomicU64::new(0), log }
+    }
+
+    /// Requests that found no room so far.
+    pub(super) fn refusals(&self) -> u64 {
+        self.refusals.load(Relaxed)
+    }
+
+    /// Less is free than half of what is kept free for requests.
+    pub(super) fn is_short(&self) -> bool {
+        self.used() + self.limit / RESERVE_SHARE / 2 > self.limit
     }
 
     pub(super) fn limit(&self) -> usize {
@@ -51,6 +63,7 @@ impl Budget {
     }
 
     fn refused(&self, bytes: usize) {
+        self.refusals.fetch_add(1, Relaxed);
         // More does not fit beside the segment that is being filled, whatever retires.
         if bytes <= self.limit / 4 * 3 {
             self.wanted.fetch_max(bytes, Relaxed);

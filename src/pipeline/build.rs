@@ -1,7 +1,7 @@
 //! Wires an instance together, in the order in which it must come up: lock, state, outbox, what the last life
 //! left, then the ports.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
@@ -17,24 +17,25 @@ use super::budget::Budget;
 use super::clock::{Clock, SystemClock};
 use super::disk::DiskBudget;
 use super::engine::{Engine, Parts};
+use super::health::Health;
 use super::intake::Intake;
 use super::judge::{Judge, JudgeTallies};
 use super::keeper::{Alarm, JudgeLoop, Judging, KeepLoop, KeeperTallies, Keeping};
+use super::logs::{Failed, Opened, open_input};
 use super::metrics::PipelineMetrics;
 use super::past::Past;
-use super::recover::{self, Recovered};
+use super::place::Place;
+use super::recover::{self, Recovered, Start};
 use super::reload::{self, Reloads};
-use super::state::{self, Saved, Snapshot};
+use super::state::{Saved, Snapshot};
 use super::status::StageStatus;
-use super::{Addresses, Lock, LogThread, Pipeline, why};
+use super::{Addresses, LogThread, Pipeline, why};
 use crate::buffer::{self, Buffer};
-use crate::config::{self, Config, Loaded, MEMORY_MIN, available_memory};
+use crate::config::{Config, Loaded, MEMORY_MIN, available_memory};
 use crate::exporter::otlp::Stop as ExporterStop;
-use crate::exporter::outbox::{self, Outbox};
+use crate::exporter::outbox::Outbox;
 use crate::exporter::{otlp, parquet};
-use crate::log::writer::Fatal;
-use crate::log::{self, Disk, Memory, Storage, SyncMode, Writer, segment, storage};
-use crate::proto::SegmentAttributes;
+use crate::log::{self, Disk, Memory, Storage, Writer, segment};
 use crate::receiver;
 use crate::sampler::{Policies, Slow};
 use crate::telemetry::metrics::Process;
@@ -43,13 +44,6 @@ use crate::telemetry::status::History;
 use crate::telemetry::{Ledger, Readiness, Telemetry, admin, ledger};
 use crate::units::{ByteSize, MemoryLimit};
 
-/// Bytes of either log that may wait to be written.
-const QUEUE_BYTES: usize = 64 << 20;
-/// How long the logs' writers gather before they write. An acknowledgement waits for the first.
-const INPUT_LINGER: Duration = Duration::from_micros(300);
-const OUTBOX_LINGER: Duration = Duration::from_millis(5);
-/// Room reserved on disk for the outbox's segment and the next one.
-const OUTBOX_RESERVE: u64 = 4 << 20;
 /// A segment of the memory log is at most this part of the budget.
 const SEGMENT_SHARE: usize = 16;
 /// Kept traces that are remembered after they left the log; at most this part of the memory budget.
@@ -75,15 +69,6 @@ impl Default for Settings {
             seed: Uuid::new_v4().as_u64_pair().0,
         }
     }
-}
-
-/// The data directory: section 6 of the contract.
-pub(super) struct Place {
-    data: PathBuf,
-    input: PathBuf,
-    state: PathBuf,
-    instance: Uuid,
-    pub(super) lock: Lock,
 }
 
 /// The stages, recovered and connected; no port is open, and nobody but the logs' writers has a thread.
@@ -114,11 +99,27 @@ pub(super) async fn build(loaded: Loaded, settings: Settings) -> anyhow::Result<
     let admin = serve_admin(config, &telemetry, &readiness, stop.clone(), &mut receivers).await?;
     readiness.unready("recovering");
 
-    let core = Core::open(config, &place, &settings, &failed)?;
+    let shared = Arc::new((loaded, place, settings, failed.clone()));
+    let opening = shared.clone();
+    let opened = blocking(move || {
+        let (loaded, place, settings, failed) = &*opening;
+        Opened::open(&loaded.config, place, settings, failed)
+    });
+    let opened = opened.await?;
+    // They run while the rest recovers: on a full disk it is they who make room.
     let (exporting, exporter_stop) = watch::channel(ExporterStop::Run);
-    let exporters =
-        start_exporters(config, &settings.storage, &place, &core.outbox, &exporter_stop, settings.seed)?;
+    let exporters = start_exporters(&shared.0.config, &shared.1, &shared.2, &opened.outbox, &exporter_stop)?;
+    let (start, halt) = Start::waiting();
+    let recovering = shared.clone();
+    let core = blocking(move || {
+        let (loaded, place, settings, failed) = &*recovering;
+        Core::recover(&loaded.config, place, settings, failed, opened, &start)
+    });
+    let core = core.await?;
+    drop(halt);
+    let (loaded, place, ..) = Arc::into_inner(shared).context("recovery has ended")?;
     let metrics = core.metrics();
+    let health = core.health(&readiness);
     let Core {
         engine,
         outbox,
@@ -130,12 +131,13 @@ pub(super) async fn build(loaded: Loaded, settings: Settings) -> anyhow::Result<
         input,
         outbox_thread,
     } = core;
-    let bound = receiver::bind(&config.receivers.otlp).await?;
+    let bound = receiver::bind(&loaded.config.receivers.otlp).await?;
     let addresses =
         Addresses { grpc: bound.grpc_address(), http: bound.http_address(), telemetry: Some(admin) };
     engine.clock.start();
     let keeping = Keeping::start(keep_loop, snapshots, input_highest, Alarm(failed.clone()))?;
     let judging = Judging::start(judge_loop, Alarm(failed))?;
+    receivers.spawn(health.watch(stop.clone()));
     let receiver_metrics = Arc::new(receiver::Metrics::default());
     receivers.spawn(bound.serve(intake.clone(), receiver_metrics.clone(), GRACE, stop.clone()));
     telemetry.register(engine.ledger.clone());
@@ -190,27 +192,47 @@ async fn note_every_second(status: Arc<StageStatus>, mut stop: watch::Receiver<(
     }
 }
 
+/// Runs what blocks where it keeps nobody from answering.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    tokio::task::spawn_blocking(work).await?
+}
+
 impl Core {
-    /// Opens both logs and takes up what the last life left.
+    /// Opens both logs and takes up what the last life left, without exporters.
     pub(super) fn open(
         config: &Config,
         place: &Place,
         settings: &Settings,
-        failed: &watch::Sender<Option<String>>,
+        failed: &Failed,
+    ) -> anyhow::Result<Self> {
+        let opened = Opened::open(config, place, settings, failed)?;
+        Self::recover(config, place, settings, failed, opened, &Start::default())
+    }
+
+    /// Takes up what the last life left.
+    fn recover(
+        config: &Config,
+        place: &Place,
+        settings: &Settings,
+        failed: &Failed,
+        opened: Opened,
+        start: &Start,
     ) -> anyhow::Result<Self> {
         let storage = &settings.storage;
-        let mut saved = read_state(&**storage, &place.state)?;
-        let (outbox, outbox_thread) = open_outbox(config, storage, place, &saved, fatal(failed))?;
-        let mut recovered = Recovered::default();
-        recover::kept_since(storage, &place.data, &mut saved, &mut recovered).context("read the outbox")?;
+        let Opened { mut saved, outbox, outbox_thread, mut recovered } = opened;
+        recover::kept_since(storage, &place.data, &mut saved, &mut recovered, start)
+            .context("read the outbox")?;
         let first = segment::next_number(&**storage, &place.input, saved.input_segment)
             .with_context(|| format!("read {}", place.input.display()))?;
-        let (input, input_thread) = open_input(config, storage, place, first, fatal(failed))?;
+        let (input, input_thread) = open_input(config, storage, place, first, failed)?;
         let memory_limit = memory_limit(config)?;
         let engine =
             engine(config, place, memory_limit, first, input, settings.clock.clone(), settings.seed)?;
         let budget = Arc::new(Budget::new(memory_limit, engine.memory.clone()));
-        let disk = Arc::new(DiskBudget::new(config.data.disk.0));
+        let disk = DiskBudget::new(config.data.disk.0).below(storage.clone(), &place.data);
+        let disk = Arc::new(disk);
         let tallies = Arc::new(KeeperTallies::default());
         let snapshots = mpsc::channel::<Snapshot>();
         let judge_loop = JudgeLoop {
@@ -224,17 +246,8 @@ impl Core {
             hindsight_ms: config.buffer.hindsight.as_millis(),
             input_highest: first,
             ordered: Arc::default(),
+            when_full: config.data.when_full,
         };
-        take_up(&engine, &saved);
-        disk.grew(input_bytes(&**storage, &place.input)?);
-        let relieve = || judge_loop.relieve_at_start();
-        recover::replay(&engine, storage, &place.input, saved.low_water, &mut recovered, relieve)
-            .context("read the input log")?;
-        engine.replayed(first);
-        engine.buffer.recovered();
-        tell(&recovered);
-        engine.ledger.lost_bytes(ledger::CORRUPT, recovered.lost_bytes);
-
         let keep_ms = config.data.input_keep.as_millis();
         let past = Past::open(storage.clone(), &place.data, keep_ms, engine.clock.arrival_ms());
         let keep_loop = KeepLoop {
@@ -247,6 +260,22 @@ impl Core {
             state_path: place.state.clone(),
             tallies,
         };
+        take_up(&engine, &saved);
+        disk.grew(input_bytes(&**storage, &place.input)?);
+        let relieve = || judge_loop.relieve_at_start(start, &keep_loop);
+        let Saved { low_water, input: extents, .. } = &saved;
+        recovered.lost_segments =
+            recover::missing_segments(&**storage, &place.input, place.instance, *low_water)
+                .context("read the input log")?;
+        recover::replay(&engine, storage, &place.input, *low_water, extents, &mut recovered, relieve)
+            .context("read the input log")?;
+        engine.replayed(first);
+        engine.buffer.recovered();
+        tell(&recovered);
+        engine.ledger.lost_bytes(ledger::CORRUPT, recovered.lost_bytes);
+        engine.ledger.lost_bytes(ledger::TORN, recovered.torn_bytes);
+        engine.ledger.lost_segments(recovered.lost_segments);
+
         let intake = Intake::new(engine.clone(), budget, disk);
         Ok(Self {
             engine,
@@ -259,6 +288,17 @@ impl Core {
             input: input_thread,
             outbox_thread,
         })
+    }
+
+    fn health(&self, readiness: &Readiness) -> Health {
+        let JudgeLoop { engine, budget, disk, outbox, .. } = &self.judge_loop;
+        Health {
+            engine: engine.clone(),
+            outbox: outbox.clone(),
+            budget: budget.clone(),
+            disk: disk.clone(),
+            readiness: readiness.clone(),
+        }
     }
 
     pub(super) fn metrics(&self) -> PipelineMetrics {
@@ -275,43 +315,6 @@ impl Core {
     }
 }
 
-impl Place {
-    pub(super) fn open(storage: &dyn Storage, data: &Path) -> anyhow::Result<Self> {
-        let at = || data.display();
-        storage.create_dir_all(data).with_context(|| format!("create {}", at()))?;
-        let locked = storage.try_lock(&data.join("lock")).with_context(|| format!("lock {}", at()))?;
-        let Some(lock) = locked else {
-            bail!("{} is in use by another process; every instance needs a data directory of its own", at())
-        };
-        let id = data.join("id");
-        let known = storage::read_all(storage, &id).with_context(|| format!("read {}", id.display()))?;
-        let known = known.and_then(|text| Uuid::try_parse_ascii(text.trim_ascii()).ok());
-        let instance = match known {
-            Some(instance) => instance,
-            None => {
-                let instance = Uuid::new_v4();
-                storage::write_new(storage, &id, format!("{instance}\n").as_bytes())
-                    .with_context(|| format!("write {}", id.display()))?;
-                instance
-            }
-        };
-        let place = |name| data.join(name);
-        Ok(Self {
-            data: data.to_owned(),
-            input: place("input"),
-            state: place("state"),
-            instance,
-            lock: Lock(lock),
-        })
-    }
-}
-
-/// A failed fsync: what was acknowledged can no longer be promised, so the process must end.
-fn fatal(failed: &watch::Sender<Option<String>>) -> Fatal {
-    let failed = failed.clone();
-    Box::new(move |reason| _ = failed.send_replace(Some(format!("a log cannot be synced: {reason}"))))
-}
-
 async fn serve_admin(
     config: &Config,
     telemetry: &Telemetry,
@@ -322,6 +325,7 @@ async fn serve_admin(
     let listen = &config.telemetry.listen;
     let listener = TcpListener::bind(listen).await.with_context(|| format!("listen on {listen}"))?;
     let address = listener.local_addr()?;
+    info!(%address, "serving /status, /metrics, /healthz, /readyz");
     let (telemetry, readiness) = (telemetry.clone(), readiness.clone());
     tasks.spawn(async move {
         let stopped = async move { _ = stop.changed().await };
@@ -330,70 +334,6 @@ async fn serve_admin(
         }
     });
     Ok(address)
-}
-
-fn read_state(storage: &dyn Storage, path: &Path) -> anyhow::Result<Saved> {
-    let mut damaged = false;
-    let saved = state::read(storage, path, &mut damaged)?;
-    if damaged {
-        warn!(path = %path.display(), "state is damaged: what was kept is read from the outbox alone");
-    }
-    Ok(saved.unwrap_or_default())
-}
-
-fn open_outbox(
-    config: &Config,
-    storage: &Arc<dyn Storage>,
-    place: &Place,
-    saved: &Saved,
-    fatal: Fatal,
-) -> anyhow::Result<(Arc<Outbox>, LogThread)> {
-    let parquet = config.exporters.parquet.as_ref();
-    let roll = parquet.map(|parquet| parquet.roll).unwrap_or_default();
-    let url = parquet.map(|parquet| parquet.url.clone()).unwrap_or_default();
-    let settings = outbox::Settings {
-        data: place.data.clone(),
-        roll_age_ms: roll.age.as_millis(),
-        roll_bytes: roll.size.0,
-        queue_bytes: QUEUE_BYTES,
-        reserve_bytes: OUTBOX_RESERVE,
-        attributes: SegmentAttributes { parquet_url: url, schema_version: parquet::SCHEMA_VERSION },
-        highest_known: saved.outbox_segment,
-        new_uuid: Uuid::new_v4,
-    };
-    let names = parquet.map(|_| parquet::EXPORTER.to_owned()).into_iter();
-    let names: Vec<String> =
-        names.chain(config.exporters.otlp.iter().map(|otlp| otlp.name.to_string())).collect();
-    let (outbox, write_loop, found) =
-        Outbox::open(storage.clone(), settings, &names, fatal).context("open the outbox")?;
-    if found.cut_bytes > 0 {
-        info!(bytes = found.cut_bytes, "cut what was not written whole off the outbox");
-    }
-    Ok((Arc::new(outbox), write_loop.lingering(OUTBOX_LINGER).spawn("outbox")?))
-}
-
-fn open_input(
-    config: &Config,
-    storage: &Arc<dyn Storage>,
-    place: &Place,
-    first_segment: u32,
-    fatal: Fatal,
-) -> anyhow::Result<(Option<Arc<Writer>>, Option<LogThread>)> {
-    if config.data.input == config::Input::Memory {
-        return Ok((None, None));
-    }
-    let always = config.data.sync == config::Sync::Always;
-    let settings = log::Settings {
-        dir: place.input.clone(),
-        first_segment,
-        sync: if always { SyncMode::Always } else { SyncMode::None },
-        queue_bytes: QUEUE_BYTES,
-        reserve_bytes: 0,
-        sync_names: always,
-    };
-    let (writer, write_loop) =
-        Writer::build(storage.clone(), settings, fatal).context("open the input log")?;
-    Ok((Some(Arc::new(writer)), Some(write_loop.lingering(INPUT_LINGER).spawn("input")?)))
 }
 
 fn memory_limit(config: &Config) -> anyhow::Result<usize> {
@@ -467,7 +407,10 @@ fn input_bytes(storage: &dyn Storage, dir: &Path) -> anyhow::Result<u64> {
 }
 
 fn tell(recovered: &Recovered) {
-    let Recovered { spans, skipped, lost_bytes, torn_bytes } = *recovered;
+    let Recovered { spans, skipped, lost_bytes, lost_segments, torn_bytes } = *recovered;
+    if lost_segments > 0 {
+        warn!(lost_segments, "files of the input log are gone");
+    }
     if lost_bytes > 0 {
         warn!(lost_bytes, "part of the logs cannot be read and is lost");
     }
@@ -478,12 +421,12 @@ fn tell(recovered: &Recovered) {
 
 fn start_exporters(
     config: &Config,
-    storage: &Arc<dyn Storage>,
     place: &Place,
+    settings: &Settings,
     outbox: &Arc<Outbox>,
     stop: &watch::Receiver<ExporterStop>,
-    seed: u64,
 ) -> anyhow::Result<JoinSet<(String, bool)>> {
+    let Settings { storage, seed, .. } = settings;
     let mut tasks = JoinSet::new();
     if let Some(parquet) = &config.exporters.parquet {
         let exporter = parquet::Exporter::build(outbox.clone(), storage.clone(), &place.data, parquet);

@@ -13,6 +13,7 @@ use parking_lot::{Mutex, RwLock};
 use uuid::Uuid;
 
 use super::clock::Clock;
+use super::recover;
 use super::red::{self, Notes};
 use crate::buffer::{
     Arriving, Batch, Buffer, Generation, Key, Moment, Now, SPAN_BYTES, Summary, TRACE_BYTES, Taken, Waits,
@@ -228,20 +229,18 @@ impl Engine {
     }
 
     fn header(&self, number: u32, opened_ms: u64) -> SegmentHeader {
-        let uuid = Uuid::from_u64_pair(self.instance.as_u64_pair().0, u64::from(number));
+        let uuid = recover::segment_uuid(self.instance, self.memory.first_segment(), number);
         SegmentHeader { number, uuid, opened_ms, attributes: Bytes::new() }
     }
 
-    /// Indexes a record of a former life that is back in memory at its old place.
-    pub fn replay(&self, record: &StoredRecord, now: Now, age_ms: u64) -> Taken {
-        let Ok(parsed) = record.parse() else { return Taken::default() };
-        let Ok(tenant) = self.tenant(parsed.tenant) else { return Taken::default() };
+    /// Indexes a record of a former life that is back in memory at its old place. None: it is no request.
+    pub fn replay(&self, record: &StoredRecord, now: Now, age_ms: u64) -> Option<Taken> {
+        let parsed = record.parse().ok()?;
+        let tenant = self.tenant(parsed.tenant).ok()?;
         let body = &record.bytes[parsed.body()];
         BATCH.with_borrow_mut(|batch| {
             let in_force = self.policies.load();
-            if self.scan(tenant, body, &in_force.policies, batch).is_err() {
-                return Taken::default();
-            }
+            self.scan(tenant, body, &in_force.policies, batch).ok()?;
             let body_at = Position::new(record.at.segment, record.at.offset + parsed.body_at as u32);
             let moment = Moment { now, generation: in_force.generation, age_ms };
             let taken = self.buffer.insert(batch, body_at, moment, || ());
@@ -249,7 +248,7 @@ impl Engine {
             self.ledger.buffered(u64::from(taken.spans));
             self.charge(record.at.segment, taken);
             self.indexed.fetch_max(record.end().to_u64(), Ordering::AcqRel);
-            taken
+            Some(taken)
         })
     }
 

@@ -278,20 +278,21 @@ impl Judge {
             randomness: self.engine.randomness(candidate.key.trace, &candidate.summary),
         };
         let packed = piece::pack(&parcel, &bodies);
+        let tenant = self.engine.tenant_name(candidate.key.tenant);
+        let group: Vec<Kept<'_>> =
+            packed.pieces.iter().map(|piece| Kept { tenant: &tenant, piece }).collect();
+        // It is closed when its disk has failed: the process ends, and the next one judges again.
+        if let Err(error) = self.outbox.append_group(&group, now.ms) {
+            return tracing::error!(%error, "outbox takes nothing any more");
+        }
         let ledger = &self.engine.ledger;
         ledger.upgraded(old);
         ledger.duplicate(packed.duplicates);
         ledger.kept(policy, packed.spans);
         ledger.unbuffered(u64::from(candidate.unjudged));
         self.tallies.inconsistent.fetch_add(packed.inconsistent, Relaxed);
-        let tenant = self.engine.tenant_name(candidate.key.tenant);
         if let Some(red) = &self.engine.red {
             red::examples(red, &tenant, &packed.pieces, now.ms);
-        }
-        let group: Vec<Kept<'_>> =
-            packed.pieces.iter().map(|piece| Kept { tenant: &tenant, piece }).collect();
-        if let Err(error) = self.outbox.append_group(&group, now.ms) {
-            tracing::error!(%error, "outbox takes nothing any more");
         }
     }
 

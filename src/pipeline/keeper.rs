@@ -10,15 +10,17 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use tokio::sync::{oneshot, watch};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::budget::Budget;
 use super::disk::DiskBudget;
 use super::engine::Engine;
 use super::judge::Judge;
 use super::past::Past;
+use super::recover::Start;
 use super::reload::Change;
 use super::state::{Highest, Snapshot};
+use crate::config::WhenFull;
 use crate::exporter::outbox::Outbox;
 use crate::log::Storage;
 
@@ -32,6 +34,8 @@ const STATE_EVERY_WHILE_FULL_MS: u64 = 1_000;
 pub(super) const STATE_FIRST_MS: u64 = 0;
 /// Between two looks at cursors and at the age of the outbox's segment.
 const TICK: Duration = Duration::from_secs(1);
+/// Between two looks for room during recovery.
+const ROOM_EVERY: Duration = Duration::from_millis(500);
 
 /// Counters of retirement and state, for telemetry.
 #[derive(Debug, Default)]
@@ -45,7 +49,7 @@ pub(super) struct KeeperTallies {
 }
 
 /// Held by a thread that must not end: if it panics, the process has failed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Alarm(pub(super) watch::Sender<Option<String>>);
 
 impl Drop for Alarm {
@@ -88,6 +92,7 @@ pub(super) struct JudgeLoop {
     pub(super) input_highest: u32,
     /// An order waits: a long round of judgements ends early.
     pub(super) ordered: Arc<AtomicBool>,
+    pub(super) when_full: WhenFull,
 }
 
 impl Judging {
@@ -194,7 +199,21 @@ impl JudgeLoop {
         if self.disk.stops() {
             self.outbox.log().seal();
         }
+        if self.disk.refuses() && self.when_full == WhenFull::LoseOldest {
+            self.lose_oldest();
+        }
         !self.disk.stops()
+    }
+
+    /// Gives up what waits longest, until requests will fit once the next state has let it go.
+    fn lose_oldest(&self) {
+        while !self.disk.has_room_without(&self.outbox, self.outbox.settled_bytes()) {
+            match self.outbox.lose_oldest() {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => return warn!(%error, "the outbox's oldest segment cannot be given up"),
+            }
+        }
     }
 
     /// Lets segments retire while memory is short, or while nothing in them can be asked for any more.
@@ -218,12 +237,31 @@ impl JudgeLoop {
     }
 
     /// While a log is read again: what a former life held fits, unless it had more memory. Then there is
-    /// nobody to refuse, and the oldest segments are judged at once.
-    pub(super) fn relieve_at_start(&self) {
+    /// nobody to refuse, and the oldest segments are judged at once. False: recovery is to end.
+    pub(super) fn relieve_at_start(&self, start: &Start, keep_loop: &KeepLoop) -> bool {
         while self.budget.is_overdrawn() && self.engine.memory.len() > 1 {
-            let Some(oldest) = self.engine.memory.oldest() else { return };
+            let Some(oldest) = self.engine.memory.oldest() else { break };
+            if !self.wait_for_room(start, keep_loop) {
+                return false;
+            }
             self.retire(oldest.number);
         }
+        !start.is_halted()
+    }
+
+    /// Waits until the disk takes verdicts: exporters deliver meanwhile, and a state of what is read so far lets go
+    /// what they are past.
+    fn wait_for_room(&self, start: &Start, keep_loop: &KeepLoop) -> bool {
+        while start.exporters_run && !(self.disk_has_room() && self.outbox.log().stalled().is_none()) {
+            if start.is_halted() {
+                return false;
+            }
+            if let Err(error) = keep_loop.keep(&self.state_now()) {
+                debug!(error = format!("{error:#}"), "state cannot be kept");
+            }
+            thread::sleep(ROOM_EVERY);
+        }
+        true
     }
 
     fn retire(&self, segment: u32) {
@@ -237,10 +275,14 @@ impl JudgeLoop {
 
     /// Between two judgements: the outbox's end first, then the low-water, then the entries.
     pub(super) fn snapshot(&self) {
+        let _ = self.snapshots.send(self.state_now());
+    }
+
+    fn state_now(&self) -> Snapshot {
         let covered = self.outbox.log().appended();
         self.engine.buffer.expire(self.engine.clock.arrival_ms());
         let highest = Highest { input: self.input_highest, outbox: self.outbox.log().highest() };
-        let _ = self.snapshots.send(Snapshot::take(&self.engine, covered, highest));
+        Snapshot::take(&self.engine, covered, highest, &self.outbox.known())
     }
 }
 
@@ -286,7 +328,7 @@ impl Keeping {
     pub(super) fn finish(self, engine: &Engine) -> anyhow::Result<()> {
         let covered = self.outbox.log().appended();
         let highest = Highest { input: self.input_highest, outbox: self.outbox.log().highest() };
-        let _ = self.snapshots.send(Snapshot::take(engine, covered, highest));
+        let _ = self.snapshots.send(Snapshot::take(engine, covered, highest, &self.outbox.known()));
         drop(self.snapshots);
         self.thread.join().map_err(|_| anyhow!("the keeper has died"))
     }
@@ -294,6 +336,7 @@ impl Keeping {
 
 impl KeepLoop {
     fn run(self, snapshots: &Receiver<Snapshot>) {
+        let mut fails = false;
         loop {
             let kept = match snapshots.recv_timeout(TICK) {
                 // On a slow disk they wait, and the newest says all.
@@ -304,12 +347,14 @@ impl KeepLoop {
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            if let Err(failure) = kept {
-                // Nothing is deleted; the next one tries again.
-                if self.tallies.state_failures.fetch_add(1, Relaxed) == 0 {
-                    error!(error = format!("{failure:#}"), "state cannot be kept");
-                }
+            // Nothing is deleted after a failure; the next one tries again.
+            match &kept {
+                Err(failure) if !fails => error!(error = format!("{failure:#}"), "state cannot be kept"),
+                Ok(()) if fails => info!("state is kept again"),
+                _ => {}
             }
+            fails = kept.is_err();
+            self.tallies.state_failures.fetch_add(u64::from(fails), Relaxed);
         }
     }
 

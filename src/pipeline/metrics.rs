@@ -135,6 +135,21 @@ impl PipelineMetrics {
         for (log, bytes) in [("input", input), ("outbox", outbox), ("past", self.past.bytes())] {
             out.gauge("tailwater_log_disk_bytes", "Bytes of a log on disk.", &[("log", log)], bytes as f64);
         }
+        for (log, stalled) in [
+            ("input", self.engine.input.as_ref().is_some_and(|input| input.stalled().is_some())),
+            ("outbox", self.outbox.log().stalled().is_some()),
+        ] {
+            let help = "1: the disk refuses writes; they are tried again.";
+            out.gauge("tailwater_log_stalled", help, &[("log", log)], f64::from(u8::from(stalled)));
+        }
+        let limit = self.disk.limit() as f64;
+        out.gauge("tailwater_log_disk_limit_bytes", "The disk budget, for both logs.", &[], limit);
+        if let Some(free) = self.disk.available() {
+            let help = "Bytes that the disk below the logs can still take.";
+            out.gauge("tailwater_log_disk_free_bytes", help, &[], free as f64);
+        }
+        let refuses = f64::from(u8::from(self.disk.refuses()));
+        out.gauge("tailwater_log_disk_full", "1: senders are refused for want of disk.", &[], refuses);
         let low = self.keeper.low_water_segment.load(Relaxed);
         let behind = u64::from(self.engine.frontier().segment).saturating_sub(low);
         let help = "Segments between the low-water of the last state and the end of the input log.";

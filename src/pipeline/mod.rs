@@ -12,20 +12,28 @@
 mod budget;
 mod build;
 mod clock;
+#[cfg(test)]
+mod damage_tests;
 mod disk;
+#[cfg(test)]
+mod disk_tests;
 mod engine;
+mod health;
 mod intake;
 mod judge;
 mod keeper;
+mod logs;
 mod metrics;
 mod past;
 mod piece;
+mod place;
 mod recover;
 mod red;
 mod reload;
 mod simulation;
 mod state;
 mod status;
+pub mod survey;
 #[cfg(test)]
 mod testing;
 mod why;

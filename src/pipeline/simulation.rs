@@ -8,10 +8,11 @@ use anyhow::Context;
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::build::{Core, Place};
+use super::build::Core;
 use super::engine::Engine;
 use super::judge::Witness;
 use super::keeper::STATE_FIRST_MS;
+use super::place::Place;
 use super::reload::Reloads;
 use super::{Settings, joined};
 use crate::config::{Config, ConfigError, Loaded};

@@ -14,7 +14,8 @@ use prost::Message;
 
 use super::engine::Engine;
 use crate::buffer::{Key, Remembered, Sent, State as Life};
-use crate::log::{Storage, storage};
+use crate::exporter::known::{Extent, Known};
+use crate::log::{Open, Storage, storage};
 use crate::proto;
 use crate::sampler::slow::{Percentile, SketchSnapshot, SlowSnapshot, WindowSnapshot};
 use crate::trace::{Position, TenantId, Threshold, TraceId, WeightRule};
@@ -28,6 +29,7 @@ const MAGIC: [u8; 4] = *b"TWst";
 /// What a state file says.
 #[derive(Debug, Default)]
 pub(super) struct Saved {
+    pub(super) written_ms: u64,
     /// Smallest position of the input log that is still needed.
     pub(super) low_water: Position,
     /// Outbox records before this are reflected.
@@ -38,6 +40,9 @@ pub(super) struct Saved {
     pub(super) kept: Vec<SavedTrace>,
     pub(super) learned: Vec<proto::Sketch>,
     pub(super) published_ms: u64,
+    /// What the input log held: where each segment ended.
+    pub(super) input: Vec<Position>,
+    pub(super) outbox: Known,
     /// What the numbers of tenants in `learned` stand for.
     pub(super) tenants: Vec<Arc<str>>,
 }
@@ -73,8 +78,8 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
-    /// `outbox_covered` was read before this is called.
-    pub(super) fn take(engine: &Engine, outbox_covered: Position, highest: Highest) -> Self {
+    /// `outbox_covered` was read before this is called, `outbox` with it.
+    pub(super) fn take(engine: &Engine, outbox_covered: Position, highest: Highest, outbox: &Known) -> Self {
         let frontier = engine.frontier();
         let waiting = engine.buffer.low_water().map_or(frontier, |waiting| waiting.min(frontier));
         // Of the record that holds the span.
@@ -98,6 +103,9 @@ impl Snapshot {
             tenants: writer.tenants.names,
             sketches,
             thresholds_published_at_ms: learned.published_ms,
+            input: input_extents(engine, low_water, frontier),
+            outbox: outbox.segments.iter().map(proto::Extent::from).collect(),
+            cursors: outbox.cursors.iter().map(exporter_cursor).collect(),
             ..proto::State::default()
         };
         let mut bytes = writer.body;
@@ -114,6 +122,21 @@ impl Snapshot {
         storage::write_new(disk, path, &file)?;
         Ok(file.len())
     }
+}
+
+/// What the input log's files hold from the low-water on.
+fn input_extents(engine: &Engine, low_water: Position, frontier: Position) -> Vec<proto::Extent> {
+    if engine.input.is_none() {
+        return Vec::new();
+    }
+    let ends = engine.memory.extents(frontier).into_iter().filter(|end| *end > low_water);
+    let extent =
+        |end: Position| proto::Extent { segment: end.segment, end: end.offset, ..proto::Extent::default() };
+    ends.map(extent).collect()
+}
+
+fn exporter_cursor((exporter, saved): &(String, Position)) -> proto::ExporterCursor {
+    proto::ExporterCursor { exporter: exporter.clone(), saved: Some((*saved).into()) }
 }
 
 /// The highest segment numbers in use.
@@ -174,19 +197,39 @@ impl Names {
     }
 }
 
-/// Reads a state file. None: there is none, or it is damaged; the caller says which with `damaged`.
-pub(super) fn read(disk: &dyn Storage, path: &Path, damaged: &mut bool) -> Result<Option<Saved>, StateError> {
-    let file =
-        storage::read_all(disk, path).map_err(|source| StateError::Read { path: path.to_owned(), source })?;
-    let Some(file) = file else { return Ok(None) };
-    let Some(state) = decode(&file) else {
-        *damaged = true;
-        return Ok(None);
-    };
+/// What is at the place of a state file.
+#[derive(Debug)]
+pub(super) enum Read {
+    Saved(Box<Saved>),
+    Nothing,
+    /// So many bytes that are no state.
+    Damaged(u64),
+}
+
+/// Reads a state file.
+pub(super) fn read(disk: &dyn Storage, path: &Path) -> Result<Read, StateError> {
+    let failed = |source| StateError::Read { path: path.to_owned(), source };
+    let foreign = foreign(disk, path).map_err(failed)?;
+    if let Some(bytes) = foreign {
+        return Ok(Read::Damaged(bytes));
+    }
+    let Some(file) = storage::read_all(disk, path).map_err(failed)? else { return Ok(Read::Nothing) };
+    let Some(state) = decode(&file) else { return Ok(Read::Damaged(file.len() as u64)) };
     if state.format_version > FORMAT {
         return Err(StateError::Later { path: path.to_owned(), found: state.format_version });
     }
-    Ok(Some(saved(state)))
+    Ok(Read::Saved(Box::new(saved(state))))
+}
+
+/// The length of a file that does not begin as a state; it may be any, so it is not read.
+fn foreign(disk: &dyn Storage, path: &Path) -> io::Result<Option<u64>> {
+    if !disk.exists(path)? {
+        return Ok(None);
+    }
+    let file = disk.open(path, Open::Read)?;
+    let mut magic = [0; MAGIC.len()];
+    let read = file.read_at(0, &mut magic)?;
+    Ok(if magic[..read] == MAGIC { None } else { Some(file.len()?) })
 }
 
 fn decode(file: &[u8]) -> Option<proto::State> {
@@ -219,11 +262,22 @@ fn saved(state: proto::State) -> Saved {
         }
     });
     Saved {
+        written_ms: state.written_at_ms,
         kept: kept.collect(),
         low_water: state.low_water.unwrap_or_default().into(),
         outbox_covered: state.outbox_covered.unwrap_or_default().into(),
         input_segment: state.input_segment,
         outbox_segment: state.outbox_segment,
+        input: state.input.iter().map(|extent| Position::new(extent.segment, extent.end)).collect(),
+        outbox: Known {
+            is_lost: false,
+            segments: state.outbox.iter().map(Extent::from).collect(),
+            cursors: state
+                .cursors
+                .into_iter()
+                .map(|at| (at.exporter, at.saved.unwrap_or_default().into()))
+                .collect(),
+        },
         learned: state.sketches,
         published_ms: state.thresholds_published_at_ms,
         tenants,

@@ -33,6 +33,8 @@ pub struct Tally {
 pub const STOPPED: &str = "stopped";
 pub const INVALID: &str = "invalid";
 pub const CORRUPT: &str = "corrupt";
+/// Cause of lost bytes: the end of a log, cut off in the middle of a write.
+pub const TORN: &str = "torn";
 
 impl Tally {
     fn of_causes(causes: &[&'static str]) -> Self {
@@ -153,6 +155,7 @@ pub struct Ledger {
     policies: RwLock<PolicyBooks>,
     rejected: Tally,
     lost_bytes: Tally,
+    lost_segments: AtomicU64,
 }
 
 /// The terms of the equation at one moment, in spans.
@@ -220,7 +223,8 @@ impl Ledger {
             lost: Tally::of_causes(&[STOPPED]),
             policies: RwLock::new(policies),
             rejected: Tally::of_causes(&[INVALID]),
-            lost_bytes: Tally::of_causes(&[CORRUPT]),
+            lost_bytes: Tally::of_causes(&[CORRUPT, TORN]),
+            lost_segments: AtomicU64::default(),
         }
     }
 
@@ -290,6 +294,11 @@ impl Ledger {
     /// Bytes of a log that could not be read back.
     pub fn lost_bytes(&self, cause: &'static str, bytes: u64) {
         self.lost_bytes.add(cause, bytes);
+    }
+
+    /// Files of the input log that are gone, whatever they held.
+    pub fn lost_segments(&self, files: u64) {
+        self.lost_segments.fetch_add(files, Relaxed);
     }
 
     pub fn balance(&self) -> Balance {
@@ -400,6 +409,8 @@ impl Ledger {
                 &self.lost_bytes,
             ),
         ];
+        let help = "Files of the input log that were gone at start, whatever they held.";
+        out.counter("tailwater_log_lost_segments_total", help, &[], self.lost_segments.load(Relaxed));
         for (name, help, tally) in tallies {
             out.tally(name, help, "cause", &tally.all());
         }

@@ -7,12 +7,21 @@ use parking_lot::Mutex;
 /// Shared by the pipeline, which sets it, and `/readyz`, which tells it.
 #[derive(Clone, Debug)]
 pub struct Readiness {
-    reason: Arc<Mutex<Option<String>>>,
+    reasons: Arc<Mutex<Reasons>>,
+}
+
+#[derive(Debug)]
+struct Reasons {
+    /// Of the process's life: starting, recovering, shutting down.
+    life: Option<String>,
+    /// While it runs.
+    trouble: Option<String>,
 }
 
 impl Default for Readiness {
     fn default() -> Self {
-        Self { reason: Arc::new(Mutex::new(Some("starting".to_owned()))) }
+        let reasons = Reasons { life: Some("starting".to_owned()), trouble: None };
+        Self { reasons: Arc::new(Mutex::new(reasons)) }
     }
 }
 
@@ -23,16 +32,22 @@ impl Readiness {
     }
 
     pub fn ready(&self) {
-        *self.reason.lock() = None;
+        self.reasons.lock().life = None;
     }
 
     /// Not ready, from now until [`Self::ready`]: "recovering", "shutting down" …
     pub fn unready(&self, reason: impl Into<String>) {
-        *self.reason.lock() = Some(reason.into());
+        self.reasons.lock().life = Some(reason.into());
+    }
+
+    /// What keeps a running process from its work; `None`: nothing any more.
+    pub fn trouble(&self, reason: Option<String>) {
+        self.reasons.lock().trouble = reason;
     }
 
     /// Why this process is not ready; `None` when it is.
     pub fn reason(&self) -> Option<String> {
-        self.reason.lock().clone()
+        let reasons = self.reasons.lock();
+        reasons.life.clone().or_else(|| reasons.trouble.clone())
     }
 }

@@ -8,10 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::support::{
-    Backend, Random, Sender, Setup, SpanKey, Tailwater, Trace, eventually, request, request_of, rows_below,
+    Backend, ObjectStore, Random, Sender, Setup, SpanKey, Tailwater, Trace, eventually, request, request_of,
+    rows_below,
 };
 
-const KILLS: usize = 20;
+/// In the suite, and with `TAILWATER_LONG` set.
+const KILLS: (usize, usize) = (15, 100);
 const POLICIES: &str = r#"
   - { name: errors, match: "{ status = error }", keep: 100% }
   - { name: half, keep: 50% }
@@ -89,6 +91,18 @@ fn counts_below(folder: &Path) -> HashMap<SpanKey, usize> {
     counts
 }
 
+/// With objects in a store that takes its time, so that kills come in the middle of uploads.
+async fn storing(backend: &Backend, store: &ObjectStore) -> Tailwater {
+    let setup = Setup {
+        policies: POLICIES.to_owned(),
+        parquet_url: Some("s3://traces/crash".to_owned()),
+        parquet_keys: vec![format!("s3: {{ endpoint: \"{}\", region: us-east-1 }}", store.endpoint())],
+        environment: ObjectStore::environment(),
+        ..Setup::default()
+    };
+    setup.forward_to("backend", &format!("endpoint: \"{}\"", backend.grpc())).start().await
+}
+
 async fn setup(backend: &Backend) -> Tailwater {
     let setup = Setup { policies: POLICIES.to_owned(), ..Setup::default() };
     setup.forward_to("backend", &format!("endpoint: \"{}\"", backend.grpc())).start().await
@@ -102,17 +116,25 @@ async fn finish(mut tailwater: Tailwater) -> Tailwater {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn twenty_kills_under_load_lose_nothing_acknowledged_and_repeat_nothing() {
+async fn kills_under_load_lose_nothing_acknowledged_and_repeat_nothing() {
     let backend = Backend::start().await;
-    let mut tailwater = setup(&backend).await;
+    let store = ObjectStore::slow(Duration::from_millis(300)).await;
+    let mut tailwater = storing(&backend, &store).await;
     let stop = Arc::new(AtomicBool::new(false));
     let sending: Vec<_> = (0..4)
         .map(|seed| tokio::spawn(send_until(stop.clone(), Sender::to(&tailwater), 100 + seed)))
         .collect();
     let mut random = Random(7);
-    for _ in 0..KILLS {
+    let kills = if std::env::var_os("TAILWATER_LONG").is_some() { KILLS.1 } else { KILLS.0 };
+    for kill in 0..kills {
         tokio::time::sleep(Duration::from_millis(200 + random.below(2_500))).await;
         tailwater.kill();
+        if kill % 3 == 0 {
+            // While it starts: anywhere from the lock to the ports.
+            drop(tailwater.launch());
+            tokio::time::sleep(Duration::from_millis(random.below(400))).await;
+            tailwater.kill();
+        }
         tailwater.start().await;
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -125,8 +147,17 @@ async fn twenty_kills_under_load_lose_nothing_acknowledged_and_repeat_nothing() 
     let tailwater = finish(tailwater).await;
 
     assert_nothing_missing(&truth, &backend.counts(), "the backend");
-    let rows = counts_below(&tailwater.parquet());
+    let rows = counts_below(&store.files());
     assert_nothing_missing(&truth, &rows, "Parquet");
+    println!(
+        "{kills} kills and {} in recovery: {} spans acknowledged, {} rows, {} at the backend of which {} twice or more",
+        kills.div_ceil(3),
+        truth.acknowledged.len(),
+        rows.len(),
+        backend.distinct(),
+        backend.counts().values().filter(|times| **times > 1).count()
+    );
+    drop(tailwater);
     let too_often = rows.iter().filter(|(key, times)| *times > &truth.attempts[*key]).count();
     assert_eq!(too_often, 0, "spans in Parquet more often than they were sent");
 }

@@ -14,6 +14,7 @@ mod backtest;
 mod bad_input;
 mod convert;
 mod crash;
+mod disk;
 mod monitoring;
 mod parquet;
 mod pressure;

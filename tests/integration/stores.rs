@@ -83,15 +83,15 @@ async fn a_store_that_is_down_for_a_while_gets_everything_once() {
     });
     spans += load(&tailwater, &mut random, long(Duration::from_secs(8), Duration::from_secs(60))).await;
     eventually("it is known to be down", WITHIN, async || down(&tailwater).await.then_some(())).await;
-    let (ready, says) = tailwater.readiness().await;
-    assert!(ready && says.contains("exporter parquet takes nothing, "), "{says}");
+    let (status, says) = tailwater.readiness().await;
+    assert!(status == 200 && says.contains("exporter parquet takes nothing, "), "{says}");
     store.mend();
     spans += load(&tailwater, &mut random, Duration::from_secs(1)).await;
     let ledger = tailwater.judged().await;
     delivered(&tailwater, spans).await;
     assert_eq!(ledger.kept as usize, spans);
     assert!(!down(&tailwater).await);
-    assert_eq!(tailwater.readiness().await, (true, "ready\n".to_owned()));
+    assert_eq!(tailwater.readiness().await, (200, "ready\n".to_owned()));
     assert_each_once(&rows_below(&store.files()), spans);
 }
 
@@ -101,9 +101,11 @@ async fn a_store_that_refuses_the_key_is_told_of_before_there_is_anything_to_sto
     store.fail(|_| Some(StoreFault::Answers(403, "InvalidAccessKeyId")));
     let tailwater = storing_in(&store).await;
     eventually("it is known", WITHIN, async || down(&tailwater).await.then_some(())).await;
-    let (ready, says) = tailwater.readiness().await;
+    let (status, says) = tailwater.readiness().await;
     assert!(
-        ready && says.contains("s3://traces/some/prefix refuses: ") && says.contains("InvalidAccessKeyId"),
+        status == 200
+            && says.contains("s3://traces/some/prefix refuses: ")
+            && says.contains("InvalidAccessKeyId"),
         "{says}"
     );
     let spans = load(&tailwater, &mut Random(2), Duration::from_secs(1)).await;

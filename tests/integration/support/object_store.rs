@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -59,6 +60,7 @@ type Faults = Box<dyn FnMut(Operation) -> Option<StoreFault> + Send>;
 struct Script {
     faults: Option<Faults>,
     asked: Vec<Asked>,
+    wait: Duration,
 }
 
 /// s3s-fs with one bucket; its objects are files, so that DuckDB can read them too.
@@ -78,6 +80,13 @@ impl fmt::Debug for ObjectStore {
 impl ObjectStore {
     pub async fn start() -> Self {
         Self::open(Some(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY))).await
+    }
+
+    /// Each request waits so long before it is looked at.
+    pub async fn slow(wait: Duration) -> Self {
+        let store = Self::start().await;
+        store.script.lock().unwrap().wait = wait;
+        store
     }
 
     /// One that asks for no key.
@@ -162,6 +171,8 @@ async fn answer(
     script: Arc<Mutex<Script>>,
     mut request: Request<Incoming>,
 ) -> io::Result<Response<s3s::Body>> {
+    let wait = script.lock().unwrap().wait;
+    tokio::time::sleep(wait).await;
     let fault = decide(&mut script.lock().unwrap(), &request);
     match fault {
         None => service

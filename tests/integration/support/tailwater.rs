@@ -28,6 +28,10 @@ pub struct Setup {
     pub disk: &'static str,
     /// `resume` or `drain`.
     pub on_shutdown: &'static str,
+    /// More keys of `data`, as `key: value`.
+    pub data_keys: &'static str,
+    /// The data directory; nothing: a folder of its own.
+    pub data: Option<PathBuf>,
     /// The header whose value is the tenant.
     pub tenant_header: Option<&'static str>,
     /// The value of `telemetry.red`.
@@ -51,6 +55,8 @@ impl Default for Setup {
             hindsight: "60s",
             disk: "2GiB",
             on_shutdown: "resume",
+            data_keys: "",
+            data: None,
             tenant_header: None,
             red: "{}",
             parquet_url: None,
@@ -75,6 +81,7 @@ impl Setup {
         let mut tailwater = Tailwater {
             life: None,
             addresses: Arc::default(),
+            data: self.data.clone().unwrap_or_else(|| folder.path().join("data")),
             folder,
             environment: self.environment,
             log: Arc::default(),
@@ -91,13 +98,17 @@ impl Setup {
         let otlp = if otlp.is_empty() { String::new() } else { format!("\n  otlp:{otlp}") };
         let tenant =
             self.tenant_header.map_or_else(String::new, |name| format!("\n    tenant_header: {name}"));
-        let Self { policies, memory, after_root, max_wait, hindsight, disk, on_shutdown, red, .. } = self;
+        let Self {
+            policies, memory, after_root, max_wait, hindsight, disk, on_shutdown, data_keys, red, ..
+        } = self;
+        let data = self.data.clone().unwrap_or_else(|| Path::new(&folder.to_string()).join("data"));
+        let data = data.display();
         format!(
             r#"receivers:
   otlp:
     grpc: {{ listen: "127.0.0.1:0" }}
     http: {{ listen: "127.0.0.1:0" }}{tenant}
-data: {{ path: "{folder}/data", disk: {disk}, on_shutdown: {on_shutdown} }}
+data: {{ path: "{data}", disk: {disk}, on_shutdown: {on_shutdown}, {data_keys} }}
 buffer: {{ memory: {memory}, after_root: {after_root}, max_wait: {max_wait}, hindsight: {hindsight} }}
 policies:{policies}
 exporters:
@@ -144,6 +155,7 @@ pub struct Tailwater {
     life: Option<Child>,
     addresses: Arc<Mutex<Addresses>>,
     folder: TempDir,
+    data: PathBuf,
     environment: Vec<(String, String)>,
     log: Arc<Mutex<Vec<String>>>,
 }
@@ -155,13 +167,19 @@ impl Tailwater {
         self.ready().await;
     }
 
-    fn spawn(&mut self) {
+    /// Starts the process and does not wait for anything.
+    pub fn launch(&mut self) -> mpsc::Receiver<Addresses> {
         assert!(self.life.is_none(), "it runs");
         let mut child = self.command().stderr(Stdio::piped()).spawn().unwrap();
         let (tell, told) = mpsc::channel();
         let (stderr, log) = (child.stderr.take().unwrap(), self.log.clone());
         std::thread::spawn(move || read_log(stderr, &log, &tell));
         self.life = Some(child);
+        told
+    }
+
+    fn spawn(&mut self) {
+        let told = self.launch();
         let addresses = told.recv_timeout(Duration::from_secs(30)).expect("it says where it listens");
         *self.addresses.lock().unwrap() = addresses;
     }
@@ -237,12 +255,6 @@ impl Tailwater {
         self.life.as_ref().expect("it runs").id()
     }
 
-    /// What `/readyz` says, and whether it is a yes.
-    pub async fn readiness(&self) -> (bool, String) {
-        let answer = http_client().get(format!("{}/readyz", self.telemetry())).send().await.unwrap();
-        (answer.status().is_success(), answer.text().await.unwrap())
-    }
-
     /// Resident memory in bytes.
     pub fn resident(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
@@ -289,7 +301,31 @@ impl Tailwater {
     }
 
     pub fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
+        self.data.clone()
+    }
+
+    /// Runs a command of the binary, and waits until it has ended.
+    pub fn run(arguments: &[&str]) -> std::process::Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tailwater"));
+        command.args(arguments).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// Another process with the same configuration, until it has ended.
+    pub async fn second(&self) -> std::process::Output {
+        let mut command = self.command();
+        command.stderr(Stdio::piped());
+        tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap()
+    }
+
+    /// Lines of its log so far that hold this text.
+    pub fn said(&self, text: &str) -> usize {
+        self.log.lock().unwrap().iter().filter(|line| line.contains(text)).count()
+    }
+
+    /// The status of `/readyz` and its reason.
+    pub async fn readiness(&self) -> (u16, String) {
+        let answer = http_client().get(format!("{}/readyz", self.telemetry())).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
     }
 
     /// The folder that Parquet goes to unless the setup says otherwise.

@@ -1,0 +1,272 @@
+//! An instance on disks that are slow, fail, or have no room.
+
+use std::io::{self, ErrorKind, IoSlice};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, timeout};
+
+use super::build::build;
+use super::place::Place;
+use super::testing::request;
+use super::{Pipeline, Settings, Simulation};
+use crate::config::{self, Config};
+use crate::log::{Disk, File, Open, SimDisk, Storage};
+use crate::receiver::{Intake as _, Rejection};
+use crate::trace::TraceId;
+use crate::units::{ByteSize, MemoryLimit};
+
+type Hook = Arc<dyn Fn(&str) -> io::Result<()> + Send + Sync>;
+
+/// A storage that asks before each `write` and `sync`.
+struct Hooked {
+    inner: Arc<dyn Storage>,
+    before: Hook,
+}
+
+struct HookedFile {
+    inner: Arc<dyn File>,
+    before: Hook,
+}
+
+impl std::fmt::Debug for Hooked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+impl std::fmt::Debug for HookedFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+impl Hooked {
+    fn over(
+        inner: Arc<dyn Storage>,
+        before: impl Fn(&str) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Settings {
+        Settings { storage: Arc::new(Self { inner, before: Arc::new(before) }), ..Settings::default() }
+    }
+}
+
+impl Storage for Hooked {
+    fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn File>> {
+        let inner = self.inner.open(path, how)?;
+        Ok(Arc::new(HookedFile { inner, before: self.before.clone() }))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<(String, u64)>> {
+        self.inner.list(dir)
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        self.inner.exists(path)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.inner.remove(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.inner.rename(from, to)
+    }
+
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        self.inner.create_dir_all(dir)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.inner.sync_dir(dir)
+    }
+
+    fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
+        self.inner.try_lock(path)
+    }
+
+    fn available(&self, path: &Path) -> Option<u64> {
+        self.inner.available(path)
+    }
+}
+
+impl File for HookedFile {
+    fn write_at(&self, offset: u64, parts: &[IoSlice<'_>]) -> io::Result<()> {
+        (self.before)("write")?;
+        self.inner.write_at(offset, parts)
+    }
+
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        self.inner.read_at(offset, into)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        (self.before)("sync")?;
+        self.inner.sync()
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.inner.truncate(len)
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.inner.allocate(len)
+    }
+}
+
+/// A dead backend, and ports that are free.
+fn config(data: &str) -> Config {
+    let text = format!(
+        "receivers:\n  otlp:\n    grpc: {{ listen: \"127.0.0.1:0\" }}\n    http: {{ listen: \"127.0.0.1:0\" }}\n\
+         data: {{ path: \"{data}\", sync: always }}\nbuffer: {{ memory: 128MiB, after_root: 1s, max_wait: 2s }}\n\
+         policies: [{{ name: all, keep: 100% }}]\nexporters:\n  otlp: [{{ name: dead, endpoint: \"http://127.0.0.1:1\" }}]\n\
+         telemetry: {{ listen: \"127.0.0.1:0\" }}\n"
+    );
+    config::load(&text, Path::new("t.yaml")).unwrap()
+}
+
+async fn send(pipeline: &Pipeline, trace: u8) -> Result<(), Rejection> {
+    let body = Bytes::from(request(TraceId([trace; 16]), 10));
+    let room = pipeline.intake.admit(body.len())?;
+    pipeline.intake.receive(room, "", body).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_fsync_ends_the_process_with_its_reason() {
+    let failing = Arc::new(AtomicBool::new(false));
+    let fails = failing.clone();
+    let settings =
+        Hooked::over(SimDisk::new(1).storage(), move |what| match what == "sync" && fails.load(Relaxed) {
+            true => Err(io::Error::other("the disk has died")),
+            false => Ok(()),
+        });
+    let pipeline = build(config("data").into(), settings).await.unwrap();
+    send(&pipeline, 1).await.unwrap();
+    failing.store(true, Relaxed);
+    assert!(send(&pipeline, 2).await.is_err(), "it is not confirmed");
+    let reason = timeout(Duration::from_secs(5), pipeline.failed()).await.unwrap().to_string();
+    assert!(reason.contains("the disk has died") && reason.contains("this process ends"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_writer_that_dies_ends_the_process() {
+    let dies = Arc::new(AtomicBool::new(false));
+    let dying = dies.clone();
+    let settings = Hooked::over(SimDisk::new(1).storage(), move |_| {
+        assert!(!dying.load(Relaxed), "on purpose");
+        Ok(())
+    });
+    let pipeline = build(config("data").into(), settings).await.unwrap();
+    dies.store(true, Relaxed);
+    let refused = tokio::select! {
+        sent = send(&pipeline, 1) => sent.is_err(),
+        _ = pipeline.failed() => true,
+    };
+    assert!(refused);
+    let reason = timeout(Duration::from_secs(5), pipeline.failed()).await.unwrap().to_string();
+    assert!(reason.contains("has died"), "{reason}");
+}
+
+/// 64 requests at once on a disk of which each fsync takes 20 ms: they share a few.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_wait_on_a_slow_disk_share_one_fsync() {
+    let folder = tempfile::tempdir().unwrap();
+    let syncs = Arc::new(AtomicU64::new(0));
+    let counted = syncs.clone();
+    let settings = Hooked::over(Arc::new(Disk), move |what| {
+        if what == "sync" {
+            counted.fetch_add(1, Relaxed);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    });
+    let pipeline =
+        Arc::new(build(config(folder.path().join("data").to_str().unwrap()).into(), settings).await.unwrap());
+    send(&pipeline, 255).await.unwrap();
+    let (before, began) = (syncs.load(Relaxed), Instant::now());
+    let sending: Vec<_> = (0..64)
+        .map(|n| {
+            let pipeline = pipeline.clone();
+            tokio::spawn(async move { send(&pipeline, n + 1).await })
+        })
+        .collect();
+    for sent in sending {
+        sent.await.unwrap().unwrap();
+    }
+    let (shared, took) = (syncs.load(Relaxed) - before, began.elapsed());
+    println!("64 requests, {shared} fsyncs, {took:?}");
+    assert!((1..=16).contains(&shared), "{shared} fsyncs in {took:?}");
+    let pipeline = Arc::into_inner(pipeline).unwrap();
+    assert!(pipeline.stats().balance.balances());
+    pipeline.shutdown(Duration::from_secs(10)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_turns_read_only_refuses_senders_says_so_and_may_come_back() {
+    let read_only = Arc::new(AtomicBool::new(false));
+    let refuses = read_only.clone();
+    let settings =
+        Hooked::over(SimDisk::new(1).storage(), move |what| match what == "write" && refuses.load(Relaxed) {
+            true => Err(ErrorKind::ReadOnlyFilesystem.into()),
+            false => Ok(()),
+        });
+    let pipeline = build(config("data").into(), settings).await.unwrap();
+    send(&pipeline, 1).await.unwrap();
+    read_only.store(true, Relaxed);
+    let refused = send(&pipeline, 2).await.unwrap_err();
+    assert!(matches!(refused, Rejection::DiskFull { .. }), "{refused}");
+    let stalled = pipeline.engine.input.as_ref().unwrap().stalled().unwrap_or_default();
+    assert!(stalled.contains("read-only"), "{stalled}");
+    read_only.store(false, Relaxed);
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while send(&pipeline, 3).await.is_err() {
+        assert!(Instant::now() < deadline, "it does not come back");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(pipeline.stats().balance.balances());
+    pipeline.shutdown(Duration::from_secs(10)).await.unwrap();
+}
+
+fn small(data: &str) -> Config {
+    let mut config = config(data);
+    config.buffer.memory = MemoryLimit::Bytes(ByteSize::mib(4));
+    config.data.disk = ByteSize::mib(8);
+    config
+}
+
+/// More was received than this life has memory for, and its verdicts find no room on the disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recovery_that_finds_no_room_waits_for_the_exporters_and_can_be_ended() {
+    let (disk, folder) = (SimDisk::new(1), tempfile::tempdir().unwrap());
+    let settings = || Settings { storage: disk.storage(), ..Settings::default() };
+    let former = Simulation::build(&config("data"), &settings()).unwrap();
+    for trace in 0..60 {
+        former.receive("", request(TraceId([trace + 1; 16]), 10_000).into()).await.unwrap();
+    }
+    drop(former);
+    disk.kill();
+
+    let blocked = timeout(Duration::from_secs(3), build(small("data").into(), settings())).await;
+    assert!(blocked.is_err(), "it has found room or failed: {:?}", blocked.map(|built| built.err()));
+    let freed = async {
+        while Place::open(&disk, Path::new("data")).is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(2), freed).await.expect("the abandoned recovery lets go of the directory");
+
+    let mut delivering = small("data");
+    delivering.exporters.otlp.clear();
+    let url = format!("file:{}", folder.path().display());
+    delivering.exporters.parquet = Some(crate::exporter::parquet::Config { url, ..Default::default() });
+    let pipeline =
+        timeout(Duration::from_secs(60), build(delivering.into(), settings())).await.unwrap().unwrap();
+    assert!(pipeline.stats().balance.balances());
+    pipeline.shutdown(Duration::from_secs(10)).await.unwrap();
+}

@@ -1,0 +1,395 @@
+//! Disks that are full, slow to recover from, damaged, or somebody else's; and what a person can see of them.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use tempfile::TempDir;
+
+use super::support::{
+    Backend, Random, Sender, Setup, Tailwater, Trace, eventually, files_below, request, rows_below, to_hex,
+};
+
+const KEEP_ALL: &str = "\n  - { name: all, keep: 100% }";
+const WITHIN: Duration = Duration::from_secs(60);
+
+/// Traces of about 30 KB.
+fn large(random: &mut Random, count: usize) -> Vec<Trace> {
+    (0..count).map(|_| Trace::new(random).failed().named(&"x".repeat(30_000))).collect()
+}
+
+/// A file system of its own in memory, of so many MiB; none where mounting is not allowed.
+struct SmallDisk(TempDir);
+
+impl SmallDisk {
+    fn mount(mib: u32) -> Option<Self> {
+        let folder = TempDir::new().unwrap();
+        let options = format!("size={mib}m");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(folder.path());
+        let mounted = mount.output().is_ok_and(|done| done.status.success());
+        if !mounted {
+            println!("skipped: a tmpfs cannot be mounted here");
+        }
+        mounted.then_some(Self(folder))
+    }
+
+    /// Takes all the room that is left, until it is removed.
+    fn ballast(&self) -> PathBuf {
+        let path = self.0.path().join("ballast");
+        let mut file = File::create(&path).unwrap();
+        for block in [vec![1; 1 << 20], vec![1; 4096], vec![1; 1]] {
+            while file.write_all(&block).is_ok() {}
+        }
+        path
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
+    }
+}
+
+/// Sends until refused; returns how many spans were acknowledged.
+async fn fill(sender: &mut Sender, random: &mut Random) -> usize {
+    for _ in 0..2_000 {
+        if sender.send(&request(&large(random, 10))).await.is_err() {
+            return sender.acknowledged.len();
+        }
+    }
+    panic!("never refused");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_smaller_than_its_budget_refuses_senders_and_loses_nothing() {
+    let Some(disk) = SmallDisk::mount(96) else { return };
+    let mut backend = Backend::start().await;
+    let setup = Setup {
+        policies: KEEP_ALL.to_owned(),
+        disk: "1GiB",
+        data: Some(disk.0.path().join("data")),
+        ..Setup::default()
+    };
+    let mut tailwater =
+        setup.forward_to("backend", &format!("endpoint: \"{}\"", backend.grpc())).start().await;
+    backend.down().await;
+    let (mut sender, mut random) = (Sender::to(&tailwater), Random(21));
+    let sent = fill(&mut sender, &mut random).await;
+    eventually("the disk is said to be full", WITHIN, async || {
+        (tailwater.metrics().await.sum("tailwater_log_disk_full", &[]) == 1.0).then_some(())
+    })
+    .await;
+    tailwater.kill();
+    tailwater.start().await;
+    backend.up().await;
+    eventually("all is at the backend", WITHIN, async || (backend.distinct() == sent).then_some(())).await;
+    sender.deliver(&request(&large(&mut random, 1))).await;
+    tailwater.judged().await;
+    assert!(tailwater.said("disk budget is used up") > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_filled_by_somebody_else_is_seen_and_got_over() {
+    let Some(disk) = SmallDisk::mount(96) else { return };
+    let setup = Setup { disk: "64MiB", data: Some(disk.0.path().join("data")), ..Setup::default() };
+    let mut tailwater = setup.start().await;
+    let (mut sender, mut random) = (Sender::to(&tailwater), Random(22));
+    sender.deliver(&request(&large(&mut random, 20))).await;
+    let ballast = disk.ballast();
+    eventually("the state fails", WITHIN, async || {
+        let failed = [("outcome", "failed")];
+        (tailwater.metrics().await.sum("tailwater_pipeline_states_total", &failed) > 1.0).then_some(())
+    })
+    .await;
+    assert!(sender.send(&request(&large(&mut random, 1))).await.is_err());
+    let (status, reason) = eventually("/readyz turns false", WITHIN, async || {
+        Some(tailwater.readiness().await).filter(|(status, _)| *status == 503)
+    })
+    .await;
+    assert!(
+        reason.contains("senders are refused for") && reason.contains("no disk is left"),
+        "{status} {reason}"
+    );
+    assert_eq!(tailwater.said("state cannot be kept"), 1, "a change of state, not each try");
+    fs::remove_file(ballast).unwrap();
+    sender.deliver(&request(&large(&mut random, 20))).await;
+    eventually("it is ready again", WITHIN, async || {
+        (tailwater.readiness().await.0 == 200 && tailwater.said("state is kept again") == 1).then_some(())
+    })
+    .await;
+    let kept = tailwater.judged().await.kept;
+    tailwater.drain().await;
+    assert_eq!((kept, rows_below(&tailwater.parquet()).len()), (120, 120));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_may_lose_its_oldest_and_counts_it() {
+    let mut backend = Backend::start().await;
+    let setup = Setup {
+        policies: KEEP_ALL.to_owned(),
+        disk: "64MiB",
+        data_keys: "when_full: lose_oldest",
+        parquet_keys: vec![],
+        ..Setup::default()
+    };
+    let tailwater = setup.forward_to("backend", &format!("endpoint: \"{}\"", backend.grpc())).start().await;
+    backend.down().await;
+    let (mut sender, mut random) = (Sender::to(&tailwater), Random(23));
+    for _ in 0..500 {
+        sender.deliver(&request(&large(&mut random, 10))).await;
+    }
+    let ledger = tailwater.judged().await;
+    assert_eq!(ledger.kept, 15_000);
+    let of = async |name: &str| {
+        let name = format!("tailwater_exporter_{name}");
+        tailwater.metrics().await.sum(&name, &[("exporter", "backend")]) as u64
+    };
+    let evicted = of("lost_spans_total").await;
+    assert!(evicted > 3_000, "{evicted}");
+    assert!(tailwater.said("its oldest segment is given up") > 0);
+    assert!(tailwater.data_bytes() < 80 << 20, "{} bytes", tailwater.data_bytes());
+    backend.up().await;
+    eventually("the rest is delivered", WITHIN, async || (of("pending_spans").await == 0).then_some(()))
+        .await;
+    assert_eq!(of("delivered_spans_total").await + of("lost_spans_total").await, ledger.kept);
+    assert!(backend.distinct() as u64 >= ledger.kept - of("lost_spans_total").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_processes_do_not_share_a_directory() {
+    let tailwater = Setup::default().start().await;
+    let second = tailwater.second().await;
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert_eq!(second.status.code(), Some(1), "{said}");
+    assert!(said.contains("in use by another process"), "{said}");
+    assert_eq!(tailwater.readiness().await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_of_a_later_version_is_refused_untouched() {
+    let mut tailwater = Setup::default().start().await;
+    Sender::to(&tailwater).deliver(&request(&large(&mut Random(24), 1))).await;
+    tailwater.kill();
+    let path = newest(&tailwater.data().join("input"));
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[8..12].copy_from_slice(&[2, 0, 0xfd, 0xff]);
+    fs::write(&path, &bytes).unwrap();
+    let refused = tailwater.second().await;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("it has format version 2"), "{said}");
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_during_recovery_ends_it_and_the_next_start_begins_it_again() {
+    let setup = Setup { after_root: "60s", max_wait: "60s", memory: "512MiB", ..Setup::default() };
+    let mut tailwater = setup.start().await;
+    let (mut sender, mut random) = (Sender::to(&tailwater), Random(25));
+    for _ in 0..120 {
+        let traces: Vec<_> = (0..600).map(|_| Trace::new(&mut random)).collect();
+        sender.deliver(&request(&traces)).await;
+    }
+    tailwater.kill();
+    for moment in [0, 100, 300] {
+        let said = tailwater.said("serving /status");
+        drop(tailwater.launch());
+        eventually("its admin port answers", WITHIN, async || {
+            (tailwater.said("serving /status") > said).then_some(())
+        })
+        .await;
+        tokio::time::sleep(Duration::from_millis(moment)).await;
+        let began = tokio::time::Instant::now();
+        assert!(tailwater.terminate().await.success());
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    }
+    assert!(tailwater.said("stopped before it was ready") > 0, "recovery was too quick to be ended");
+    tailwater.start().await;
+    assert_eq!(tailwater.assert_ledger().await.recovered, 120 * 600 * 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_sigterm_ends_a_drain_at_once_and_the_next_start_goes_on() {
+    let mut backend = Backend::start().await;
+    let setup = Setup { policies: KEEP_ALL.to_owned(), on_shutdown: "drain", ..Setup::default() };
+    let mut tailwater =
+        setup.forward_to("backend", &format!("endpoint: \"{}\"", backend.grpc())).start().await;
+    Sender::to(&tailwater).deliver(&request(&large(&mut Random(26), 10))).await;
+    backend.down().await;
+    tailwater.signal("TERM");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let began = tokio::time::Instant::now();
+    assert_eq!(tailwater.terminate().await.code(), Some(1));
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    backend.up().await;
+    tailwater.start().await;
+    eventually("all is at the backend", WITHIN, async || (backend.distinct() == 30).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_that_cannot_deliver_ends_in_time_and_leaves_it_on_disk() {
+    let mut backend = Backend::start().await;
+    let setup = Setup {
+        policies: KEEP_ALL.to_owned(),
+        on_shutdown: "drain",
+        data_keys: "drain_timeout: 3s",
+        ..Setup::default()
+    };
+    let mut tailwater =
+        setup.forward_to("backend", &format!("endpoint: \"{}\"", backend.grpc())).start().await;
+    Sender::to(&tailwater).deliver(&request(&large(&mut Random(27), 10))).await;
+    backend.down().await;
+    let began = tokio::time::Instant::now();
+    assert!(tailwater.terminate().await.success());
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    backend.up().await;
+    tailwater.start().await;
+    eventually("all is at the backend", WITHIN, async || (backend.distinct() == 30).then_some(())).await;
+    assert_eq!(rows_below(&tailwater.parquet()).len(), 30, "Parquet was not kept waiting");
+}
+
+fn newest(folder: &Path) -> PathBuf {
+    let logs =
+        files_below(folder).into_iter().filter(|path| path.extension().is_some_and(|name| name == "log"));
+    logs.max().unwrap()
+}
+
+fn change(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = fs::read(path).unwrap();
+    change(&mut bytes);
+    fs::write(path, bytes).unwrap();
+}
+
+/// An instance that was killed with traces in both logs.
+async fn killed(backend: &Backend) -> Tailwater {
+    let setup = Setup { policies: KEEP_ALL.to_owned(), ..Setup::default() };
+    let mut tailwater =
+        setup.forward_to("backend", &format!("endpoint: \"{}\"", backend.grpc())).start().await;
+    let (mut sender, mut random) = (Sender::to(&tailwater), Random(28));
+    for _ in 0..4 {
+        sender.deliver(&request(&large(&mut random, 10))).await;
+    }
+    tailwater.judged().await;
+    for _ in 0..4 {
+        sender.deliver(&request(&large(&mut random, 10))).await;
+    }
+    tailwater.kill();
+    tailwater
+}
+
+/// What many runs in memory show, once more with real files and the real binary.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_directory_is_started_from_and_says_what_it_lost() {
+    let mut backend = Backend::start().await;
+    backend.down().await;
+    type Damage = fn(&Path);
+    let damages: [(&str, Damage); 6] = [
+        ("a bit of the input log", |data| {
+            change(&newest(&data.join("input")), |bytes| {
+                let at = bytes.len() - 100;
+                bytes[at] ^= 1;
+            })
+        }),
+        ("a block of the input log", |data| {
+            change(&newest(&data.join("input")), |bytes| {
+                let middle = bytes.len() - 400_000;
+                bytes[middle..middle + 4096].fill(0);
+            })
+        }),
+        ("a cut outbox", |data| {
+            change(&newest(&data.join("outbox")), |bytes| bytes.truncate(bytes.len() / 2))
+        }),
+        ("no outbox", |data| fs::remove_file(newest(&data.join("outbox"))).unwrap()),
+        ("no state", |data| change(&data.join("state"), |bytes| bytes.fill(0))),
+        ("no cursor", |data| fs::remove_file(data.join("cursor.backend")).unwrap()),
+    ];
+    for (what, damage) in damages {
+        let mut tailwater = killed(&backend).await;
+        damage(&tailwater.data());
+        tailwater.start().await;
+        tailwater.judged().await;
+        let metrics = tailwater.metrics().await;
+        let told = metrics.sum("tailwater_log_lost_bytes_total", &[("cause", "corrupt")]);
+        assert!(told > 0.0 || what == "no cursor" || what.contains("outbox"), "{what}");
+        assert!(tailwater.resident() < 400 << 20, "{what}: {} bytes", tailwater.resident());
+    }
+}
+
+fn text(output: &std::process::Output) -> (String, String) {
+    let read = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (read(&output.stdout), read(&output.stderr))
+}
+
+fn dumped(output: &std::process::Output) -> Vec<ExportTraceServiceRequest> {
+    assert!(output.status.success(), "{:?}", text(output));
+    text(output).0.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_directory_can_be_looked_into_beside_a_running_instance() {
+    let mut backend = Backend::start().await;
+    backend.down().await;
+    let setup = Setup { policies: KEEP_ALL.to_owned(), ..Setup::default() };
+    let tailwater = setup.forward_to("backend", &format!("endpoint: \"{}\"", backend.grpc())).start().await;
+    let mut random = Random(29);
+    let traces: Vec<_> = (0..10).map(|_| Trace::new(&mut random)).collect();
+    Sender::to(&tailwater).deliver(&request(&traces)).await;
+    tailwater.judged().await;
+    let data = tailwater.data();
+    let data = data.to_str().unwrap();
+    let listed = eventually("all is listed", WITHIN, async || {
+        let (listed, _) = text(&Tailwater::run(&["log", "ls", data]));
+        listed.contains("30 spans wait in 10 records").then_some(listed)
+    })
+    .await;
+    for word in
+        ["state      written", "input log  1 segments", "outbox     1 segments", "exporters  2", "parquet"]
+    {
+        assert!(listed.contains(word), "{word} is not in\n{listed}");
+    }
+    let verified = Tailwater::run(&["log", "verify", data]);
+    assert!(verified.status.success(), "{:?}", text(&verified));
+    let spans = |requests: &[ExportTraceServiceRequest]| {
+        let scopes = requests.iter().flat_map(|request| &request.resource_spans);
+        scopes.flat_map(|above| &above.scope_spans).map(|scope| scope.spans.len()).sum::<usize>()
+    };
+    assert_eq!(spans(&dumped(&Tailwater::run(&["log", "dump", data]))), 30);
+    assert_eq!(spans(&dumped(&Tailwater::run(&["log", "dump", data, "--requests"]))), 30);
+    let id = to_hex(&traces[3].id);
+    for requests in [&[][..], &["--requests"]] {
+        let one = dumped(&Tailwater::run(&[&["log", "dump", data, "--trace", &id], requests].concat()));
+        assert_eq!(spans(&one), 3);
+        let found = &one[0].resource_spans[0].scope_spans[0].spans[0];
+        assert_eq!(found.trace_id, traces[3].id);
+    }
+    assert_eq!(tailwater.readiness().await.0, 200, "nothing was locked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_is_found_by_verify_and_the_rest_is_dumped() {
+    let mut backend = Backend::start().await;
+    backend.down().await;
+    let tailwater = killed(&backend).await;
+    let data = tailwater.data();
+    change(&newest(&data.join("input")), |bytes| {
+        let at = bytes.len() - 100;
+        bytes[at] ^= 1;
+    });
+    let name = data.to_str().unwrap();
+    let verified = Tailwater::run(&["log", "verify", name]);
+    let (said, _) = text(&verified);
+    assert_eq!(verified.status.code(), Some(1), "{said}");
+    assert!(said.contains("bytes cannot be read") && said.contains("input"), "{said}");
+    assert!(text(&Tailwater::run(&["log", "ls", name])).0.contains("wrong: "));
+    assert_eq!(dumped(&Tailwater::run(&["log", "dump", name, "--requests"])).len(), 7);
+    let elsewhere = Tailwater::run(&["log", "ls", "/"]);
+    assert_eq!(elsewhere.status.code(), Some(2));
+    let help = text(&Tailwater::run(&["log", "--help"])).0;
+    for word in ["Examples:", "3 a.m.", "--requests", "takes no lock"] {
+        assert!(help.contains(word), "{word}");
+    }
+}
