@@ -87,6 +87,7 @@ fn engine() -> Engine {
         slow: Slow::new(&policies.percentiles()),
         ledger: Arc::new(Ledger::new(policies.names())),
         policies,
+        roots: None,
         clock: Arc::new(SystemClock::default()),
         input: None,
         max_wait_ms: waits.max_wait_ms,

@@ -9,6 +9,10 @@ pub struct Tick(pub u32);
 /// Milliseconds in a [`Tick`].
 pub const TICK_MS: u64 = 10;
 
+/// A queue that is so many times larger than what is in it, and more, gives memory back.
+const SHRINK_FACTOR: usize = 4;
+const SHRINK_MIN: usize = 1024;
+
 impl Tick {
     pub fn from_ms(ms: u64) -> Self {
         Self((ms / TICK_MS) as u32)
@@ -69,6 +73,13 @@ impl Deadlines {
             self.earlier.push(std::mem::take(&mut self.queue));
         }
     }
+
+    /// Gives back what a burst has left.
+    pub(super) fn shrink(&mut self) {
+        if self.queue.capacity() > SHRINK_FACTOR * (self.queue.len() + SHRINK_MIN) {
+            self.queue.shrink_to(2 * self.queue.len());
+        }
+    }
 }
 
 fn pop(queue: &mut VecDeque<(Tick, u32)>, now: Tick) -> Option<(Tick, u32)> {
@@ -97,6 +108,17 @@ mod tests {
         assert_eq!(queue.pop_due(Tick(4)), None);
         assert_eq!(queue.pop_due(Tick(6)), Some((Tick(5), 1)));
         assert_eq!(queue.pop_due(Tick(6)), None);
+    }
+
+    #[test]
+    fn a_queue_gives_back_what_a_burst_has_left() {
+        let mut queue = Deadlines::default();
+        (0..100_000).for_each(|slot| _ = queue.push(Tick(5), slot));
+        queue.shrink();
+        assert!(queue.queue.capacity() >= 100_000, "it is full");
+        while queue.pop_due(Tick(5)).is_some() {}
+        queue.shrink();
+        assert_eq!(queue.queue.capacity(), 0);
     }
 
     #[test]

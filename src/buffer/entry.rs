@@ -1,12 +1,13 @@
 //! What is known of one trace while it has a span in the log.
 
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
 
 use super::deadlines::Tick;
-use super::life::State;
+use super::departed::Departed;
+use super::kept::Remembered;
+use super::life::{self, State};
 use super::refs;
-use crate::trace::{PolicyId, Position, Randomness, TenantId, Threshold, TraceId, WeightRule};
+use crate::trace::{PolicyId, Position, Randomness, TenantId, TraceId};
 
 /// A trace of a tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,16 +24,6 @@ impl Hash for Key {
         state.write_u64((id >> 64) as u64);
         state.write_u16(self.tenant.0);
     }
-}
-
-/// The verdict by which spans of a trace were sent, and by which those that follow will be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sent {
-    /// By name: the list of policies may have changed since.
-    pub policy: Arc<str>,
-    pub threshold: Threshold,
-    /// Of the spans that follow.
-    pub rule: WeightRule,
 }
 
 /// Predicate bits folded under the policies of this generation; another says nothing of them.
@@ -111,7 +102,7 @@ pub struct Arriving {
     /// Offset and length of the span message in its request's body.
     pub at: u32,
     pub len: u32,
-    /// Has no parent.
+    /// Has no parent, or is named a root by the configuration.
     pub root: bool,
     pub bits: u32,
     /// Unix nanoseconds, 0: unset.
@@ -131,6 +122,7 @@ pub(super) struct Entry {
     pub(super) state: State,
     /// A judgement looks at it now.
     pub(super) judging: bool,
+    /// A root has come since it was opened, or since it became a stream.
     pub(super) root_seen: bool,
     /// Newest span.
     pub(super) head: u32,
@@ -149,14 +141,16 @@ pub(super) struct Entry {
     pub(super) opened: Tick,
     /// Oldest span not judged yet, while there are any.
     pub(super) first_unjudged: Position,
-    /// Spans before this were sent, or belong to a verdict that no longer holds.
+    /// The end of the last snapshot that was judged: what lies before it is not judged a second time when the
+    /// log is read again.
     pub(super) through: Position,
     pub(super) summary: Summary,
     /// Of the last verdict: arrival clock, Unix milliseconds.
     pub(super) judged_ms: u64,
     /// Which dropped it, under which generation of policies.
     pub(super) dropped_by: (PolicyId, Generation),
-    pub(super) sent: Option<Box<Sent>>,
+    /// Something of it has left.
+    pub(super) departed: Option<Box<Departed>>,
     pub(super) lesson: Option<Lesson>,
 }
 
@@ -180,20 +174,76 @@ impl Entry {
             summary: Summary::of(generation),
             judged_ms: 0,
             dropped_by: (PolicyId::NONE, Generation::MIXED),
-            sent: None,
+            departed: None,
             lesson: None,
         }
     }
 
-    /// The verdict no longer holds: what comes from `at` on is a unit of its own.
-    pub(super) fn begin_anew(&mut self, at: Position, generation: Generation) {
-        self.state = State::Open;
+    /// What a remembered trace becomes when a span of it comes.
+    pub(super) fn recall(&mut self, remembered: Remembered) {
+        self.state = remembered.state;
+        self.judged_ms = remembered.judged_ms;
+        self.through = remembered.through;
+        self.departed = remembered.sent.map(|sent| {
+            let units = remembered.units.into_vec();
+            Box::new(Departed { last: sent, units, all_before: remembered.through })
+        });
+    }
+
+    /// As it would be remembered.
+    pub(super) fn remembered(&self) -> Remembered {
+        let departed = self.departed.as_deref();
+        Remembered {
+            key: self.key,
+            state: self.state,
+            sent: departed.map(|departed| departed.last.clone()),
+            units: departed.map(|departed| departed.units.as_slice()).unwrap_or_default().into(),
+            judged_ms: self.judged_ms,
+            through: self.through,
+        }
+    }
+
+    /// The verdict no longer holds: units are judged from now on. The randomness of the trace stays.
+    pub(super) fn begin_stream(&mut self) {
+        self.state = State::Stream;
         self.root_seen = false;
         self.root = refs::NONE;
-        self.through = at;
-        self.summary = Summary::of(generation);
-        self.sent = None;
         self.lesson = None;
+    }
+
+    /// What it costs in memory beside its spans.
+    pub(super) fn memory_bytes(&self) -> usize {
+        super::TRACE_BYTES + self.departed.as_deref().map_or(0, Departed::bytes)
+    }
+
+    /// All spans before this have left.
+    pub(super) fn all_before(&self) -> Position {
+        self.departed.as_deref().map_or(Position::default(), |departed| departed.all_before)
+    }
+
+    /// Some of its spans have left and others not: the summary is not that of what can still leave.
+    pub(super) fn divided(&self) -> bool {
+        self.state != State::Kept && self.departed.is_some()
+    }
+
+    /// A restart must know of it: without that it would judge again what has left.
+    pub(super) fn outlives_a_restart(&self) -> bool {
+        self.departed.is_some() || self.state == State::Stream
+    }
+
+    /// It is remembered when its last span has left the log.
+    pub(super) fn outlives_its_spans(&self) -> bool {
+        life::on_forgotten(self.state, self.departed.is_some())
+    }
+
+    /// Which policy dropped it, or a unit of it last, and under which generation.
+    pub(super) fn last_drop(&self) -> Option<(PolicyId, Generation)> {
+        let has_dropped = match self.state {
+            State::Dropped => true,
+            State::Stream => self.dropped_by.1 != Generation::MIXED,
+            State::Open | State::Kept => false,
+        };
+        has_dropped.then_some(self.dropped_by)
     }
 
     /// The policy that dropped it, if it would still be asked.

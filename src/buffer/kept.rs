@@ -2,23 +2,28 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::entry::{Key, Sent};
-use super::life::State;
+use super::departed::{Sent, SentUnit};
+use super::entry::Key;
+use super::life::{self, State};
 use crate::trace::Position;
 
 /// How long a kept trace is remembered after it left the log.
 pub const REMEMBERED_MS: u64 = 24 * 3600 * 1000;
 
-/// A trace that was kept.
+/// A trace of which something was sent, or that is a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remembered {
     pub key: Key,
-    /// [`State::Kept`] or [`State::Stream`].
+    /// Of what has left the log [`State::Kept`] or [`State::Stream`]; while a log is read again a dropped trace
+    /// too, if something of it was sent.
     pub state: State,
-    pub sent: Sent,
+    /// By which verdict last. None: a stream that has kept nothing.
+    pub sent: Option<Sent>,
+    /// Of a stream that is in the log.
+    pub units: Box<[SentUnit]>,
     /// When the verdict was made: arrival clock, Unix milliseconds.
     pub judged_ms: u64,
-    /// Spans of it before this have been sent; matters while a log is read again.
+    /// Spans of it before this need not be judged again; matters while a log is read again.
     pub through: Position,
 }
 
@@ -43,8 +48,9 @@ impl KeptMemory {
         self.shrink();
     }
 
-    /// The log has been read: from now on the bound holds.
+    /// The log has been read: from now on the bound holds, and what left nothing but drops is forgotten.
     pub(super) fn bound(&mut self) {
+        self.traces.retain(|_, trace| life::on_forgotten(trace.state, trace.sent.is_some()));
         self.order.make_contiguous().sort_unstable_by_key(|(at, _)| *at);
         self.unbounded = false;
         self.shrink();
@@ -100,7 +106,8 @@ mod tests {
         Remembered {
             key: Key { trace: TraceId([n; 16]), tenant: TenantId(0) },
             state: State::Kept,
-            sent: Sent { policy: "p".into(), threshold: Threshold(0), rule: WeightRule::Threshold },
+            sent: Some(Sent { policy: "p".into(), threshold: Threshold(0), rule: WeightRule::Threshold }),
+            units: Box::default(),
             judged_ms,
             through: Position::default(),
         }
@@ -124,6 +131,18 @@ mod tests {
         let mut left: Vec<u64> = memory.iter().map(|trace| trace.judged_ms).collect();
         left.sort_unstable();
         assert_eq!(left, [8, 9]);
+    }
+
+    #[test]
+    fn what_was_dropped_is_known_only_until_the_log_has_been_read() {
+        let mut memory = KeptMemory::new(10);
+        memory.remember(Remembered { state: State::Dropped, ..kept(1, 1) });
+        memory.remember(Remembered { state: State::Stream, sent: None, ..kept(2, 2) });
+        memory.remember(Remembered { state: State::Stream, ..kept(3, 3) });
+        assert_eq!(memory.iter().count(), 3);
+        memory.bound();
+        let left: Vec<Key> = memory.iter().map(|trace| trace.key).collect();
+        assert_eq!(left, [kept(3, 0).key]);
     }
 
     #[test]

@@ -5,9 +5,10 @@
 //! shards hand over hand, the next before it lets go of the last, so that no request overtakes another.
 //!
 //! What it costs is charged by the span and by the trace ([`SPAN_BYTES`], [`TRACE_BYTES`]) to the segment
-//! of the log that holds them, and leaves with it.
+//! of the log that holds them, and leaves with it. So is what a trace owns once something of it has left.
 
 mod deadlines;
+mod departed;
 mod entry;
 mod kept;
 mod largest;
@@ -25,14 +26,15 @@ use std::hash::BuildHasher;
 use parking_lot::{Mutex, MutexGuard};
 
 pub use deadlines::{TICK_MS, Tick};
-pub use entry::{Arriving, Generation, Key, Lesson, Sent, Summary};
+pub use departed::{Mark, Sent, SentUnit, UnitNumber};
+pub use entry::{Arriving, Generation, Key, Lesson, Summary};
 pub use kept::{REMEMBERED_MS, Remembered};
 pub use largest::Large;
-pub use life::{Judgement, State};
+pub use life::{Dropped, Judgement, State, on_root_dropped};
 pub use refs::SpanRef;
 pub use seen::{Live, Seen};
 pub use shard::{Known, Moment, Now, Shard, Taken};
-pub use snapshot::{Candidate, Reachable, Settled, Settlement};
+pub use snapshot::{By, Candidate, Leaving, Member, Place, Settled, Settlement, Stretch, Which};
 
 use crate::trace::Position;
 
@@ -45,9 +47,6 @@ pub const SPAN_BYTES: usize = size_of::<SpanRef>();
 /// What a trace costs in the index: its entry, its bucket in a table that is between half and seven
 /// eighths full, its place in a list and in two queues that grow by doubling.
 pub const TRACE_BYTES: usize = size_of::<entry::Entry>() + 20 + 8 + 2 * 16;
-
-/// What a verdict by which spans were sent costs beside.
-pub const SENT_BYTES: usize = size_of::<Sent>() + 16;
 
 /// What a remembered trace costs: its place in a table and in a queue that grow by doubling.
 pub const REMEMBERED_BYTES: usize = 2 * (size_of::<Key>() + size_of::<Remembered>() + 24);
@@ -108,6 +107,7 @@ pub struct Routed {
 pub struct Buffer {
     shards: Vec<Mutex<Shard>>,
     hasher: KeyHasher,
+    hindsight_ms: u64,
 }
 
 /// Spans of one request, put in the order of the shards. Used again for the next.
@@ -166,7 +166,12 @@ impl Batch {
 impl Buffer {
     pub fn new(settings: &Settings) -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::new(Shard::new(settings))).collect();
-        Self { shards, hasher: settings.hasher() }
+        Self { shards, hasher: settings.hasher(), hindsight_ms: settings.waits.hindsight_ms }
+    }
+
+    /// How long a verdict holds.
+    pub fn hindsight_ms(&self) -> u64 {
+        self.hindsight_ms
     }
 
     /// Waits that begin from here on are these; those that run keep their length.
@@ -229,8 +234,22 @@ impl Buffer {
         (0..SHARDS).map(|shard| self.shard(shard).retirable_in_ms(segment, now)).max().unwrap_or(0)
     }
 
-    pub fn reachable(&self, shard: usize, candidate: &Candidate) -> Reachable {
-        self.shard(shard).reachable(candidate)
+    /// Spans of a snapshot, newest first, from `from` or the newest on: as many as come to at most `bytes`, but one
+    /// at least.
+    pub fn stretch(
+        &self,
+        shard: usize,
+        candidate: &Candidate,
+        which: Which,
+        from: Option<Place>,
+        bytes: usize,
+    ) -> Stretch {
+        self.shard(shard).stretch(candidate, which, from, bytes)
+    }
+
+    /// The verdicts by which units of a stream have left.
+    pub fn sent_units(&self, shard: usize, candidate: &Candidate) -> Vec<SentUnit> {
+        self.shard(shard).sent_units(candidate)
     }
 
     /// Records verdicts of one shard.
@@ -286,7 +305,7 @@ impl Buffer {
         least
     }
 
-    /// Every kept trace, live or remembered, in no order. The remembered first: one that a span recalls meanwhile is
+    /// Every trace that a restart must know, live or remembered, in no order. The remembered first: one that a span recalls meanwhile is
     /// visited twice, not missed.
     pub fn kept(&self, mut visit: impl FnMut(Remembered)) {
         for shard in 0..SHARDS {

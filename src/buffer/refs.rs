@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use super::departed::Mark;
 use crate::trace::Position;
 
 /// No reference: the end of a chain.
@@ -19,7 +20,7 @@ pub struct SpanRef {
     pub segment: u32,
     /// Of the span message, in the segment.
     pub offset: u32,
-    /// Length in the low 24 bits, number of its unit (0: none) above.
+    /// Length in the low 24 bits, its [`Mark`] above.
     packed: u32,
     /// The next older span of the trace.
     pub(super) previous: u32,
@@ -46,6 +47,21 @@ impl SpanRef {
 
     pub fn position(&self) -> Position {
         Position::new(self.segment, self.offset)
+    }
+
+    /// How it has left.
+    pub fn mark(&self) -> Mark {
+        Mark::from_bits((self.packed >> LEN_BITS) as u8)
+    }
+
+    /// The same, known to have left.
+    pub(super) fn alone(mut self) -> Self {
+        self.set_mark(Mark::Alone);
+        self
+    }
+
+    fn set_mark(&mut self, mark: Mark) {
+        self.packed = u32::from(mark.to_bits()) << LEN_BITS | self.len();
     }
 }
 
@@ -89,6 +105,14 @@ impl Ring {
         live.then(|| &self.chunks[at / CHUNK][at % CHUNK])
     }
 
+    /// Notes how a span has left.
+    pub(super) fn mark(&mut self, number: u32, mark: Mark) {
+        if self.get(number).is_some() {
+            let at = number.wrapping_sub(self.base) as usize;
+            self.chunks[at / CHUNK][at % CHUNK].set_mark(mark);
+        }
+    }
+
     /// Lets go of the references into segments up to `segment`.
     pub(super) fn retire(&mut self, segment: u32) {
         while self.len > 0 && self.chunks[0][self.gone].segment <= segment {
@@ -125,6 +149,17 @@ mod tests {
     #[test]
     fn a_reference_takes_sixteen_bytes() {
         assert_eq!(size_of::<SpanRef>(), 16);
+    }
+
+    #[test]
+    fn a_mark_leaves_the_length_alone() {
+        let mut ring = Ring::default();
+        let number = ring.push(SpanRef::new(1, 0, (1 << LEN_BITS) - 1));
+        for mark in [Mark::Alone, Mark::from_bits(7), Mark::None] {
+            ring.mark(number, mark);
+            let span = ring.get(number).unwrap();
+            assert_eq!((span.mark(), span.len()), (mark, (1 << LEN_BITS) - 1));
+        }
     }
 
     #[test]

@@ -11,7 +11,8 @@ use std::ops::AddAssign;
 use hashbrown::HashTable;
 
 use super::deadlines::{Deadlines, Tick};
-use super::entry::{Arriving, Entry, Generation, Key, Sent};
+use super::departed::{Sent, SentUnit};
+use super::entry::{Arriving, Entry, Generation, Key};
 use super::kept::{KeptMemory, Remembered};
 use super::life::{self, Arrival, State};
 use super::refs::{Ring, SpanRef};
@@ -46,10 +47,12 @@ pub struct Known {
     pub unjudged: u32,
     /// Of the last verdict: arrival clock, Unix milliseconds.
     pub judged_ms: u64,
-    /// Which dropped it, and under which generation of the policies.
+    /// Which dropped it, or the last unit of it that was dropped, and under which generation of the policies.
     pub dropped_by: Option<(PolicyId, Generation)>,
-    /// By which verdict it was sent.
+    /// By which verdict it, or the last unit of it that was kept, was sent.
     pub sent: Option<Sent>,
+    /// Of a stream: the verdicts by which units of it have left.
+    pub units: Vec<SentUnit>,
 }
 
 /// What an arrival did, for the memory charge and the counters.
@@ -73,6 +76,10 @@ impl AddAssign for Taken {
         self.skipped += other.skipped;
     }
 }
+
+/// A table that is so many times larger than what is in it, and more, gives memory back.
+const SHRINK_FACTOR: usize = 4;
+const SHRINK_MIN: usize = 1024;
 
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
@@ -177,14 +184,14 @@ impl Shard {
 
     /// The trace begins to wait: for the first time, or again.
     fn open(&mut self, slot: u32, at: Position, moment: Moment) {
-        let Moment { now, generation, age_ms } = moment;
+        let Moment { now, age_ms, .. } = moment;
         let Waits { after_root_ms, max_wait_ms, hindsight_ms } = self.waits;
         let Some(entry) = self.entries.get_mut(slot) else { return };
         let first = entry.state == State::Open && !entry.judging;
         // A verdict that is being made is as young as can be.
         let verdict_age_ms = if entry.judging { 0 } else { now.ms.saturating_sub(entry.judged_ms) };
-        if !first && life::on_span(entry.state, false, verdict_age_ms, hindsight_ms) == Arrival::Restarts {
-            entry.begin_anew(at, generation);
+        if !first && life::on_span(entry.state, false, verdict_age_ms, hindsight_ms) == Arrival::Streams {
+            entry.begin_stream();
         }
         entry.first_unjudged = at;
         entry.opened = now.tick;
@@ -233,8 +240,9 @@ impl Shard {
             root_seen: entry.root_seen,
             unjudged: entry.unjudged,
             judged_ms: entry.judged_ms,
-            dropped_by: (entry.state == State::Dropped).then_some(entry.dropped_by),
-            sent: entry.sent.as_deref().cloned(),
+            dropped_by: entry.last_drop(),
+            sent: entry.departed.as_deref().map(|departed| departed.last.clone()),
+            units: entry.departed.as_deref().map(|departed| departed.units.clone()).unwrap_or_default(),
         })
     }
 
@@ -242,10 +250,7 @@ impl Shard {
     fn first_span(&mut self, key: Key, hash: u32, segment: u32, moment: Moment) -> u32 {
         let mut entry = Entry::open(key, moment.generation);
         if let Some(remembered) = self.kept.recall(&key, moment.now.ms) {
-            entry.state = remembered.state;
-            entry.judged_ms = remembered.judged_ms;
-            entry.through = remembered.through;
-            entry.sent = Some(Box::new(remembered.sent));
+            entry.recall(remembered);
         }
         entry.listed = segment;
         let slot = self.entries.insert(entry);
@@ -273,6 +278,7 @@ impl Shard {
     /// `charge` is told of what now counts for a later segment, in bytes.
     pub(super) fn retire(&mut self, segment: u32, mut charge: impl FnMut(u32, usize)) {
         self.refs.retire(segment);
+        self.shrink();
         while self.listed_from <= segment && !self.listed.is_empty() {
             let listed = self.listed_from;
             let slots = self.listed.pop_front().unwrap_or_default();
@@ -283,13 +289,22 @@ impl Shard {
         }
     }
 
+    /// After a burst: what is charged for a trace is that its tables are not much larger than needed.
+    fn shrink(&mut self) {
+        if self.table.capacity() > SHRINK_FACTOR * (self.table.len() + SHRINK_MIN) {
+            self.table.shrink_to(2 * self.table.len(), |bucket| spread(bucket.hash));
+        }
+        self.first_seen.shrink();
+        self.rooted.shrink();
+    }
+
     fn leave(&mut self, slot: u32, listed: u32, retired: u32, charge: &mut impl FnMut(u32, usize)) {
         let Some(entry) = self.entries.get_mut(slot).filter(|entry| entry.listed == listed) else { return };
         let newest = self.refs.get(entry.head).map(|span| span.segment);
         let Some(newest) = newest else { return self.forget(slot) };
         let next = if entry.unjudged > 0 { entry.first_unjudged.segment.max(retired + 1) } else { newest };
         entry.listed = next;
-        charge(next, super::TRACE_BYTES + if entry.sent.is_some() { super::SENT_BYTES } else { 0 });
+        charge(next, entry.memory_bytes());
         self.list(next, slot);
     }
 
@@ -301,14 +316,10 @@ impl Shard {
         {
             found.remove();
         }
-        let Some(sent) = entry.sent.filter(|_| life::on_forgotten(entry.state)) else { return };
-        self.kept.remember(Remembered {
-            key: entry.key,
-            state: entry.state,
-            sent: *sent,
-            judged_ms: entry.judged_ms,
-            through: entry.through,
-        });
+        if entry.outlives_its_spans() {
+            // No reference names a unit of it any more.
+            self.kept.remember(Remembered { units: Box::default(), ..entry.remembered() });
+        }
     }
 
     fn hash_of(&self, key: &Key) -> u32 {
@@ -344,19 +355,10 @@ impl Shard {
         self.entries.end()
     }
 
-    /// The kept traces among slots `from..to`, as they would be remembered.
+    /// The traces among slots `from..to` that a restart must know, as they would be remembered.
     pub(super) fn live_kept(&self, from: u32, to: u32) -> impl Iterator<Item = Remembered> {
-        (from..to).filter_map(|slot| {
-            let entry = self.entries.get(slot)?;
-            let sent = entry.sent.as_deref().filter(|_| life::on_forgotten(entry.state))?;
-            Some(Remembered {
-                key: entry.key,
-                state: entry.state,
-                sent: sent.clone(),
-                judged_ms: entry.judged_ms,
-                through: entry.through,
-            })
-        })
+        let entries = (from..to).filter_map(|slot| self.entries.get(slot));
+        entries.filter(|entry| entry.outlives_a_restart()).map(Entry::remembered)
     }
 
     pub(super) fn remembered(&self) -> impl Iterator<Item = &Remembered> {

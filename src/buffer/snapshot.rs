@@ -1,7 +1,8 @@
 //! Judgements, as a shard sees them: a snapshot is taken, its spans are listed, a verdict is settled.
 
 use super::deadlines::TICK_MS;
-use super::entry::{Entry, Key, Lesson, Sent, Summary};
+use super::departed::{Departed, Mark, Sent, SentUnit, UnitNumber};
+use super::entry::{Entry, Key, Lesson, Summary};
 use super::life::{self, Judgement, State};
 use super::refs::{self, SpanRef};
 use super::shard::{Moment, Now, Shard};
@@ -14,15 +15,22 @@ pub struct Candidate {
     pub key: Key,
     pub judgement: Judgement,
     pub reason: Reason,
+    /// Its root is among what is judged, or was before.
     pub root_seen: bool,
+    /// It was not judged before.
+    pub first: bool,
+    /// Some of its spans have left and others not, so the summary is not of those that can leave.
+    pub divided: bool,
     pub summary: Summary,
     /// First root by position, while it is reachable.
     pub root: Option<SpanRef>,
     /// Spans that have not been judged before.
     pub unjudged: u32,
+    /// Where those begin.
+    pub first_unjudged: Position,
     /// The policy that dropped it, if the policies are still those.
     pub dropped_by: Option<PolicyId>,
-    /// Of a follower.
+    /// The last verdict by which something of it left.
     pub sent: Option<Sent>,
     pub lesson: Option<Lesson>,
     /// The snapshot: spans before this.
@@ -31,21 +39,67 @@ pub struct Candidate {
     pub age_ms: u64,
 }
 
-/// The spans of a snapshot, oldest first.
+/// A span of a trace, and its number in the index.
+#[derive(Clone, Copy, Debug)]
+pub struct Member {
+    pub number: u32,
+    pub span: SpanRef,
+}
+
+/// Where a walk over the spans of a snapshot goes on, to older ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place(u32);
+
+/// Part of the spans of a snapshot, newest first.
 #[derive(Debug, Default)]
-pub struct Reachable {
-    pub spans: Vec<SpanRef>,
-    /// Nothing of it has left the log.
+pub struct Stretch {
+    pub members: Vec<Member>,
+    /// Where older ones are. None: these are the oldest that can be reached.
+    pub next: Option<Place>,
+    /// Nothing of the trace has left the log, as far as this went.
     pub complete: bool,
-    /// Where the spans begin that were not judged before.
-    pub first_unjudged: usize,
+}
+
+/// Which spans a walk shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// All that are in the log.
+    All,
+    /// Those that have not left.
+    Unsent,
+    /// Those that were not judged before, and those that have left.
+    NewAndSent,
 }
 
 /// The outcome of a judgement, for the index.
 #[derive(Debug)]
 pub enum Settlement {
+    /// All that can be reached has left.
     Kept(Sent),
-    Dropped(PolicyId),
+    /// Nothing has left, but for context.
+    Dropped(PolicyId, Leaving),
+    /// Units were judged; the policy that dropped the last of those that were dropped.
+    Units(Option<PolicyId>, Leaving),
+}
+
+/// Spans that left while others of their trace stayed.
+#[derive(Debug, Default)]
+pub struct Leaving {
+    /// By which units left for the first time.
+    pub verdicts: Vec<Sent>,
+    /// By number in the index.
+    pub spans: Vec<(u32, By)>,
+}
+
+/// What lets a span leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// A verdict of [`Leaving::verdicts`].
+    Verdict(usize),
+    /// An earlier verdict, which it follows.
+    Unit(UnitNumber),
+    /// Others, that can be read in their place then.
+    Alone,
 }
 
 /// What a verdict costs in memory, and which segment it is charged to.
@@ -84,7 +138,8 @@ impl Shard {
         .collect()
     }
 
-    /// Takes snapshots of everything that waits, whenever it is due.
+    /// Takes snapshots of everything that waits, whenever it is due. Of what fills more than a piece the rest
+    /// waits for the next call.
     pub(super) fn take_all(&mut self, moment: Moment, through: Position) -> Vec<Candidate> {
         let beyond = self.refs.first_from(through);
         let slots = 0..self.entries.end();
@@ -103,7 +158,8 @@ impl Shard {
         ages.min().map_or(0, |youngest| self.waits.after_root_ms.saturating_sub(youngest))
     }
 
-    /// Takes snapshots of what waits in a segment that will retire.
+    /// Takes snapshots of what waits in a segment that will retire. Of what fills more than a piece the rest
+    /// waits for the next call.
     pub(super) fn take_listed(&mut self, segment: u32, moment: Moment, through: Position) -> Vec<Candidate> {
         let beyond = self.refs.first_from(through);
         let slots: Vec<u32> = self.listed_in(segment).to_vec();
@@ -127,7 +183,8 @@ impl Shard {
         at.and_then(|at| self.listed.get(at as usize)).map_or(&[], Vec::as_slice)
     }
 
-    /// What a judgement needs to know. Spans from `beyond` on are not part of it: they re-open the trace.
+    /// What a judgement needs to know. Spans from `beyond` on are not part of it: they re-open the trace. Nor
+    /// are those that a piece has no room for: they follow at once.
     fn snapshot(
         &mut self,
         slot: u32,
@@ -137,75 +194,120 @@ impl Shard {
         moment: Moment,
     ) -> Option<Candidate> {
         let excluded = self.excluded(slot, beyond);
+        let through = excluded.first.map_or(through, |first| first.min(through));
         let entry = self.entries.get_mut(slot)?;
         let unjudged = entry.unjudged - excluded.count;
         if unjudged == 0 {
             entry.due = self.rooted.push(moment.now.tick.after(TICK_MS), slot);
             return None;
         }
-        let first = if entry.root_seen { Reason::Root } else { Reason::Wait };
-        let natural = if entry.state == State::Open { first } else { Reason::Late };
+        let root = self.refs.get(entry.root).copied();
+        // A root that has left the log was judged before.
+        let root_seen = entry.root_seen && root.is_none_or(|root| root.position() < through);
         let candidate = Candidate {
             slot,
             key: entry.key,
-            judgement: life::on_due(entry.state, entry.root_seen),
-            reason: reason.unwrap_or(natural),
-            root_seen: entry.root_seen,
+            judgement: life::on_due(entry.state, root_seen),
+            reason: reason.unwrap_or_else(|| natural_reason(entry.state, root_seen)),
+            root_seen,
+            first: entry.state == State::Open,
+            divided: entry.divided(),
             summary: entry.summary,
-            root: self.refs.get(entry.root).copied(),
+            root: root.filter(|_| root_seen),
             unjudged,
+            first_unjudged: entry.first_unjudged,
             dropped_by: entry.dropped_by(moment.generation),
-            sent: entry.sent.as_deref().cloned(),
+            sent: entry.departed.as_deref().map(|departed| departed.last.clone()),
             lesson: entry.lesson,
             through,
             age_ms: moment.now.tick.ms_since(entry.opened),
         };
         entry.judging = true;
         entry.unjudged = excluded.count;
-        entry.unjudged_bytes = 0;
+        entry.unjudged_bytes = excluded.bytes;
         if let Some(first) = excluded.first {
             entry.first_unjudged = first;
-            entry.opened = moment.now.tick;
+            if !excluded.for_size {
+                entry.opened = moment.now.tick;
+            }
             entry.due = self.rooted.push(moment.now.tick.after(self.waits.after_root_ms), slot);
+            if excluded.bytes >= self.piece_bytes {
+                self.full.push(slot);
+            }
         }
         Some(candidate)
     }
 
+    /// The newest spans that a snapshot leaves out.
     fn excluded(&self, slot: u32, beyond: u32) -> Excluded {
         let mut excluded = Excluded::default();
-        let mut number = self.entries.get(slot).map_or(refs::NONE, |entry| entry.head);
-        while let Some(span) = self.refs.get(number) {
+        let Some(entry) = self.entries.get(slot) else { return excluded };
+        let mut number = entry.head;
+        while let Some(span) = self.refs.get(number).filter(|_| excluded.count < entry.unjudged) {
             if (number.wrapping_sub(beyond) as i32) < 0 {
-                break;
+                let too_much = entry.unjudged_bytes.saturating_sub(excluded.bytes) > self.piece_bytes;
+                if !too_much || excluded.count + 1 == entry.unjudged {
+                    break;
+                }
+                excluded.for_size = true;
             }
             excluded.count += 1;
+            excluded.bytes += span.len();
             excluded.first = Some(span.position());
             number = span.previous;
         }
         excluded
     }
 
-    /// The spans of a snapshot that have not been sent.
-    pub(super) fn reachable(&self, candidate: &Candidate) -> Reachable {
-        let mut reachable = Reachable { complete: true, ..Reachable::default() };
-        let Some(entry) = self.entries.get(candidate.slot) else { return reachable };
-        let mut number = entry.head;
+    /// Walks over spans of a snapshot, newest first, from `from` or the newest on: as many as come to at most
+    /// `bytes`, but one at least.
+    pub(super) fn stretch(
+        &self,
+        candidate: &Candidate,
+        which: Which,
+        from: Option<Place>,
+        bytes: usize,
+    ) -> Stretch {
+        let mut stretch = Stretch { complete: true, ..Stretch::default() };
+        let Some(entry) = self.entries.get(candidate.slot) else { return stretch };
+        let all_before = entry.all_before();
+        let mut number = from.map_or(entry.head, |place| place.0);
+        let mut taken = 0;
         while number != refs::NONE {
-            let Some(span) = self.refs.get(number) else {
-                reachable.complete = false;
+            let Some(span) = self.refs.get(number).copied() else {
+                stretch.complete = false;
                 break;
             };
-            if span.position() < entry.through {
+            let has_left = span.position() < all_before;
+            if has_left && which == Which::Unsent {
                 break;
             }
-            if span.position() < candidate.through {
-                reachable.spans.push(*span);
+            let is_shown = match which {
+                Which::All => true,
+                Which::Unsent => span.mark() == Mark::None,
+                Which::NewAndSent => {
+                    has_left || span.mark() != Mark::None || span.position() >= candidate.first_unjudged
+                }
+            };
+            if is_shown && span.position() < candidate.through {
+                taken += span.len() as usize;
+                if taken > bytes && !stretch.members.is_empty() {
+                    stretch.next = Some(Place(number));
+                    break;
+                }
+                let span = if has_left && span.mark() == Mark::None { span.alone() } else { span };
+                stretch.members.push(Member { number, span });
             }
             number = span.previous;
         }
-        reachable.spans.reverse();
-        reachable.first_unjudged = reachable.spans.len().saturating_sub(candidate.unjudged as usize);
-        reachable
+        stretch
+    }
+
+    /// The verdicts by which units of a stream have left.
+    pub(super) fn sent_units(&self, candidate: &Candidate) -> Vec<SentUnit> {
+        let entry = self.entries.get(candidate.slot);
+        let departed = entry.and_then(|entry| entry.departed.as_deref());
+        departed.map(|departed| departed.units.clone()).unwrap_or_default()
     }
 
     /// Records a verdict. A drop that stands, and a verdict that is followed, keep their time.
@@ -218,36 +320,91 @@ impl Shard {
     ) -> Settled {
         self.unjudged -= u64::from(candidate.unjudged);
         let Some(entry) = self.entries.get_mut(candidate.slot) else { return Settled::default() };
+        let judgement = candidate.judgement;
+        let bytes_before = entry.memory_bytes();
         entry.judging = false;
         entry.lesson = lesson;
+        entry.through = candidate.through;
         let kept = matches!(settlement, Settlement::Kept(_));
-        entry.state = life::on_verdict(candidate.judgement, kept);
-        let mut settled = Settled { segment: entry.listed, bytes: 0 };
+        entry.state = life::on_verdict(judgement, kept);
+        let stands = judgement == Judgement::Follow || judgement == Judgement::Again && !kept;
+        if !stands {
+            entry.judged_ms = moment.now.ms;
+        }
         match settlement {
-            Settlement::Kept(sent) => {
-                entry.through = candidate.through;
-                if candidate.judgement != Judgement::Follow {
-                    entry.judged_ms = moment.now.ms;
+            Settlement::Kept(sent) => match &mut entry.departed {
+                Some(departed) => departed.all_left(sent, candidate.through),
+                none => {
+                    let all_before = candidate.through;
+                    *none = Some(Box::new(Departed { all_before, ..Departed::new(sent) }));
                 }
-                if entry.sent.replace(Box::new(sent)).is_none() {
-                    settled.bytes = super::SENT_BYTES;
-                }
-            }
-            Settlement::Dropped(policy) => {
+            },
+            Settlement::Dropped(policy, leaving) => {
                 entry.dropped_by = (policy, moment.generation);
-                if candidate.judgement != Judgement::Again {
-                    entry.judged_ms = moment.now.ms;
+                self.leave_apart(candidate.slot, &leaving, moment.now.ms);
+            }
+            Settlement::Units(dropped_by, leaving) => {
+                if let Some(policy) = dropped_by {
+                    entry.dropped_by = (policy, moment.generation);
                 }
+                self.leave_apart(candidate.slot, &leaving, moment.now.ms);
             }
         }
-        settled
+        let Some(entry) = self.entries.get(candidate.slot) else { return Settled::default() };
+        Settled { segment: entry.listed, bytes: entry.memory_bytes().saturating_sub(bytes_before) }
+    }
+
+    /// Notes what has left of a trace of which other spans stay.
+    fn leave_apart(&mut self, slot: u32, leaving: &Leaving, now_ms: u64) {
+        let mut numbers = Vec::with_capacity(leaving.verdicts.len());
+        for sent in &leaving.verdicts {
+            let Some(entry) = self.entries.get_mut(slot) else { return };
+            let departed = entry.departed.get_or_insert_with(|| Box::new(Departed::new(sent.clone())));
+            departed.last = sent.clone();
+            let place = departed.place(sent, now_ms);
+            if place.taken {
+                self.forget_unit(slot, place.number);
+            }
+            numbers.push(place.number);
+        }
+        for (number, by) in &leaving.spans {
+            let mark = match by {
+                By::Verdict(verdict) => numbers.get(*verdict).map_or(Mark::Alone, |unit| Mark::Unit(*unit)),
+                By::Unit(unit) => Mark::Unit(*unit),
+                By::Alone => Mark::Alone,
+            };
+            self.refs.mark(*number, mark);
+        }
+    }
+
+    /// Nothing follows the spans that left by this verdict any more.
+    fn forget_unit(&mut self, slot: u32, unit: UnitNumber) {
+        let mut number = self.entries.get(slot).map_or(refs::NONE, |entry| entry.head);
+        while let Some(span) = self.refs.get(number).copied() {
+            if span.mark() == Mark::Unit(unit) {
+                self.refs.mark(number, Mark::Alone);
+            }
+            number = span.previous;
+        }
     }
 }
 
 #[derive(Default)]
 struct Excluded {
     count: u32,
+    bytes: u32,
+    /// The oldest of them.
     first: Option<Position>,
+    /// A piece has no room for them; else they came too late.
+    for_size: bool,
+}
+
+fn natural_reason(state: State, root_seen: bool) -> Reason {
+    match (state, root_seen) {
+        (State::Open, true) => Reason::Root,
+        (State::Open, false) => Reason::Wait,
+        _ => Reason::Late,
+    }
 }
 
 fn waits_in(entry: &Entry, segment: u32) -> bool {

@@ -112,8 +112,34 @@ impl World {
 
     fn drop_due(&mut self) -> Candidate {
         let (shard, candidate) = self.one_due();
-        self.settle(shard, candidate.clone(), Settlement::Dropped(PolicyId(3)));
+        self.settle(shard, candidate.clone(), dropped());
         candidate
+    }
+
+    /// Judges the only trace that is due by units: those at these places leave by a verdict of their own.
+    fn judge_units(&mut self, kept: &[usize]) -> Candidate {
+        let (shard, candidate) = self.one_due();
+        assert_eq!(candidate.judgement, Judgement::Units);
+        let members = self.unsent(shard, &candidate);
+        let spans = kept.iter().map(|place| (members[*place].number, By::Verdict(0))).collect();
+        let verdicts = if kept.is_empty() { Vec::new() } else { vec![sent()] };
+        let leaving = Leaving { verdicts, spans };
+        self.settle(shard, candidate.clone(), Settlement::Units(Some(PolicyId(3)), leaving));
+        candidate
+    }
+
+    /// What has not left, oldest first.
+    fn unsent(&self, shard: usize, candidate: &Candidate) -> Vec<Member> {
+        let stretch = self.buffer.stretch(shard, candidate, Which::Unsent, None, usize::MAX);
+        stretch.members.into_iter().rev().collect()
+    }
+
+    fn complete(&self, shard: usize, candidate: &Candidate) -> bool {
+        self.buffer.stretch(shard, candidate, Which::All, None, usize::MAX).complete
+    }
+
+    fn state(&self, key: Key) -> Option<State> {
+        self.buffer.known(key).map(|known| known.state)
     }
 
     fn nothing_is_due(&mut self) {
@@ -134,6 +160,10 @@ fn kept() -> Settlement {
     Settlement::Kept(sent())
 }
 
+fn dropped() -> Settlement {
+    Settlement::Dropped(PolicyId(3), Leaving::default())
+}
+
 #[test]
 fn a_trace_is_judged_whole_after_its_root() {
     let mut world = world();
@@ -142,7 +172,7 @@ fn a_trace_is_judged_whole_after_its_root() {
     world.at(8).span(trace(1));
     world.at(12).nothing_is_due();
     let judged = world.at(13).keep_due();
-    assert_eq!(judged.judgement, Judgement::Unit { whole: true });
+    assert_eq!(judged.judgement, Judgement::Whole);
     assert_eq!((judged.reason, judged.unjudged), (Reason::Root, 3));
 }
 
@@ -152,9 +182,9 @@ fn a_trace_without_a_root_is_judged_at_the_longest_wait() {
     world.span(trace(1));
     world.at(50).span(trace(1));
     world.at(59).nothing_is_due();
-    let judged = world.at(60).drop_due();
-    assert_eq!(judged.judgement, Judgement::Unit { whole: false });
-    assert_eq!((judged.reason, judged.unjudged), (Reason::Wait, 2));
+    let judged = world.at(60).judge_units(&[]);
+    assert_eq!((judged.reason, judged.unjudged, judged.first), (Reason::Wait, 2, true));
+    assert_eq!(world.state(trace(1)), Some(State::Stream));
 }
 
 #[test]
@@ -162,7 +192,7 @@ fn a_root_in_the_last_second_does_not_extend_the_wait() {
     let mut world = world();
     world.span(trace(1));
     world.at(59).root(trace(1));
-    assert_eq!(world.at(60).keep_due().judgement, Judgement::Unit { whole: true });
+    assert_eq!(world.at(60).keep_due().judgement, Judgement::Whole);
     world.at(69).nothing_is_due();
 }
 
@@ -177,7 +207,7 @@ fn a_late_span_of_a_kept_trace_follows_alone() {
     let (shard, follower) = world.at(50).one_due();
     assert_eq!((follower.judgement, follower.reason), (Judgement::Follow, Reason::Late));
     assert_eq!(follower.sent, Some(sent()));
-    assert_eq!(world.buffer.reachable(shard, &follower).spans.len(), 2);
+    assert_eq!(world.unsent(shard, &follower).len(), 2);
 }
 
 #[test]
@@ -189,8 +219,9 @@ fn a_late_span_of_a_dropped_trace_has_all_of_it_judged_again() {
     world.at(40).span(trace(1));
     let (shard, again) = world.at(50).one_due();
     assert_eq!((again.judgement, again.dropped_by), (Judgement::Again, Some(PolicyId(3))));
-    let reachable = world.buffer.reachable(shard, &again);
-    assert_eq!((reachable.spans.len(), reachable.first_unjudged, reachable.complete), (3, 2, true));
+    let unsent = world.unsent(shard, &again);
+    let new = unsent.iter().filter(|member| member.span.position() >= again.first_unjudged);
+    assert_eq!((unsent.len(), new.count(), world.complete(shard, &again)), (3, 1, true));
 }
 
 #[test]
@@ -201,9 +232,9 @@ fn a_drop_that_stands_keeps_its_time() {
     world.at(290).span(trace(1));
     assert_eq!(world.at(300).drop_due().judgement, Judgement::Again);
     world.at(311).span(trace(1));
-    let (shard, judged) = world.at(371).one_due();
-    assert_eq!(judged.judgement, Judgement::Unit { whole: false }, "the verdict of second 10 is too old");
-    assert_eq!(world.buffer.reachable(shard, &judged).spans.len(), 1);
+    let (shard, judged) = world.at(321).one_due();
+    assert_eq!(judged.judgement, Judgement::Units, "the verdict of second 10 is too old");
+    assert_eq!(world.unsent(shard, &judged).len(), 3, "what was dropped can be taken along");
 }
 
 #[test]
@@ -214,9 +245,9 @@ fn a_follower_does_not_renew_the_verdict() {
     world.at(300).span(trace(1));
     world.at(310).keep_due();
     world.at(320).span(trace(1));
-    let (_, judged) = world.at(380).one_due();
-    assert_eq!(judged.judgement, Judgement::Unit { whole: false });
-    assert_eq!(judged.sent, None);
+    let (shard, judged) = world.at(330).one_due();
+    assert_eq!(judged.judgement, Judgement::Units);
+    assert_eq!(world.unsent(shard, &judged).len(), 1, "all before it has left");
 }
 
 #[test]
@@ -229,7 +260,7 @@ fn spans_that_come_while_a_judgement_is_made_reopen_the_trace() {
     world.at(19).nothing_is_due();
     let (shard, follower) = world.at(20).one_due();
     assert_eq!((follower.judgement, follower.unjudged), (Judgement::Follow, 1));
-    assert_eq!(world.buffer.reachable(shard, &follower).spans.len(), 1);
+    assert_eq!(world.unsent(shard, &follower).len(), 1);
 }
 
 #[test]
@@ -241,7 +272,7 @@ fn spans_beyond_the_snapshot_are_left_for_the_next() {
     let mut due = world.at(10).due_before(through);
     let (shard, candidate) = due.remove(0);
     assert_eq!(candidate.unjudged, 1);
-    assert_eq!(world.buffer.reachable(shard, &candidate).spans.len(), 1);
+    assert_eq!(world.unsent(shard, &candidate).len(), 1);
     world.settle(shard, candidate, kept());
     assert_eq!(world.at(20).keep_due().unjudged, 1);
 }
@@ -258,7 +289,8 @@ fn a_trace_of_which_nothing_is_written_yet_waits() {
 #[test]
 fn a_full_piece_is_judged_at_once() {
     let mut world = world();
-    for _ in 0..9 {
+    world.root(trace(1));
+    for _ in 0..8 {
         world.span(trace(1));
     }
     world.nothing_is_due();
@@ -268,6 +300,166 @@ fn a_full_piece_is_judged_at_once() {
     world.settle(shard, full, kept());
     world.at(1).span(trace(1));
     assert_eq!(world.at(11).keep_due().judgement, Judgement::Follow);
+}
+
+#[test]
+fn what_a_piece_has_no_room_for_follows_at_once_if_it_fills_another() {
+    let mut world = world();
+    world.root(trace(1));
+    let start = Position { offset: world.at.offset - SPAN_LEN, ..world.at };
+    (0..24).for_each(|_| _ = world.span(trace(1)));
+    let whole = world.keep_due();
+    assert_eq!((whole.reason, whole.judgement, whole.unjudged), (Reason::Full, Judgement::Whole, 10));
+    assert_eq!((whole.first_unjudged, world.buffer.counts().unjudged), (start, 15));
+    let next = world.keep_due();
+    assert_eq!((next.reason, next.judgement, next.unjudged), (Reason::Full, Judgement::Follow, 10));
+    world.at(9).nothing_is_due();
+    let (shard, rest) = world.at(10).one_due();
+    assert_eq!((rest.judgement, world.unsent(shard, &rest).len()), (Judgement::Follow, 5));
+}
+
+#[test]
+fn a_stream_is_reopened_by_each_span_and_its_root_ends_it() {
+    let mut world = world();
+    world.span(trace(1));
+    world.span(trace(1));
+    world.at(60).judge_units(&[0]);
+    world.at(900).span(trace(1));
+    let message = world.at(910).judge_units(&[]);
+    assert_eq!((message.reason, message.first, message.sent), (Reason::Late, false, Some(sent())));
+    world.at(5000).root(trace(1));
+    let (shard, root) = world.at(5010).one_due();
+    assert_eq!((root.judgement, root.divided, root.unjudged), (Judgement::Root, true, 1));
+    assert_eq!(world.unsent(shard, &root).len(), 3, "one of four has left");
+    world.settle(shard, root, dropped());
+    assert_eq!(world.state(trace(1)), Some(State::Dropped));
+    world.at(5020).span(trace(1));
+    let (shard, again) = world.at(5030).one_due();
+    assert_eq!((again.judgement, again.divided), (Judgement::Again, true));
+    world.settle(shard, again, kept());
+    world.at(5040).span(trace(1));
+    let (shard, follower) = world.at(5050).one_due();
+    assert_eq!((follower.judgement, world.unsent(shard, &follower).len()), (Judgement::Follow, 1));
+}
+
+#[test]
+fn a_root_beyond_the_snapshot_waits_for_the_next() {
+    let mut world = world();
+    world.span(trace(1));
+    let through = world.at;
+    world.root(trace(1));
+    let (shard, units) = world.at(10).due_before(through).remove(0);
+    assert_eq!((units.judgement, units.root, units.unjudged), (Judgement::Units, None, 1));
+    world.settle(shard, units, Settlement::Units(None, Leaving::default()));
+    let (_, root) = world.at(20).one_due();
+    assert_eq!((root.judgement, root.unjudged), (Judgement::Root, 1));
+    assert_eq!(root.root.map(|root| root.position()), Some(through));
+}
+
+#[test]
+fn a_span_names_the_unit_by_which_it_left() {
+    let mut world = world();
+    (0..3).for_each(|_| _ = world.span(trace(1)));
+    let (shard, units) = world.at(60).one_due();
+    let members = world.unsent(shard, &units);
+    let spans = vec![(members[0].number, By::Verdict(0)), (members[2].number, By::Alone)];
+    let leaving = Leaving { verdicts: vec![sent()], spans };
+    world.settle(shard, units, Settlement::Units(None, leaving));
+    world.at(70).span(trace(1));
+    let (shard, next) = world.at(80).one_due();
+    let verdicts = world.buffer.sent_units(shard, &next);
+    let stretch = world.buffer.stretch(shard, &next, Which::All, None, usize::MAX);
+    let marks: Vec<Mark> = stretch.members.iter().rev().map(|member| member.span.mark()).collect();
+    let Mark::Unit(number) = marks[0] else { panic!("it left by a verdict: {marks:?}") };
+    assert_eq!(number.of(&verdicts).map(|unit| &unit.sent), Some(&sent()));
+    assert_eq!(marks[1..], [Mark::None, Mark::Alone, Mark::None]);
+    let left = vec![(stretch.members[0].number, By::Unit(number))];
+    world.settle(shard, next, Settlement::Units(None, Leaving { verdicts: vec![], spans: left }));
+    let known = world.buffer.known(trace(1)).unwrap();
+    assert_eq!((known.state, known.units.len()), (State::Stream, 1), "a follower adds no verdict");
+}
+
+#[test]
+fn what_a_stream_owns_is_charged_and_leaves_with_its_segment() {
+    let mut world = world();
+    world.span(trace(1));
+    let (shard, units) = world.at(60).one_due();
+    let number = world.unsent(shard, &units)[0].number;
+    let leaving = Leaving { verdicts: vec![sent()], spans: vec![(number, By::Verdict(0))] };
+    let mut charged = 0;
+    let verdict = (units, Settlement::Units(None, leaving), None);
+    let moment = world.moment();
+    world.buffer.settle(shard, [verdict].into_iter(), moment, |_, bytes| charged += bytes);
+    assert!(charged >= size_of::<SentUnit>() + size_of::<Sent>(), "{charged} bytes");
+    world.at(70).segment(2).span(trace(1));
+    world.at(80).judge_units(&[]);
+    world.retire(1);
+    assert_eq!(world.charged as usize, TRACE_BYTES + charged, "the later segment pays for both");
+}
+
+#[test]
+fn a_stream_of_which_a_unit_was_kept_is_remembered() {
+    let mut world = world();
+    world.span(trace(1));
+    world.span(trace(2));
+    for (shard, units) in world.at(60).due() {
+        let number = world.unsent(shard, &units)[0].number;
+        let leaving = match units.key == trace(1) {
+            true => Leaving { verdicts: vec![sent()], spans: vec![(number, By::Verdict(0))] },
+            false => Leaving::default(),
+        };
+        world.settle(shard, units, Settlement::Units(None, leaving));
+    }
+    world.retire(1);
+    world.at(4000).segment(2).span(trace(1));
+    world.span(trace(2));
+    assert_eq!(world.state(trace(1)), Some(State::Stream));
+    assert_eq!(world.state(trace(2)), Some(State::Open));
+    let units = world.at(4010).judge_units(&[]);
+    assert_eq!((units.key, units.first, units.sent), (trace(1), false, Some(sent())));
+}
+
+#[test]
+fn a_kept_trace_becomes_a_stream_that_has_kept_a_unit() {
+    let mut world = world();
+    world.root(trace(1));
+    world.at(10).keep_due();
+    world.at(400).span(trace(1));
+    let (shard, units) = world.at(410).one_due();
+    assert_eq!((units.judgement, units.sent.as_ref()), (Judgement::Units, Some(&sent())));
+    let all = world.buffer.stretch(shard, &units, Which::All, None, usize::MAX);
+    let marks: Vec<Mark> = all.members.iter().map(|member| member.span.mark()).collect();
+    assert_eq!(marks, [Mark::None, Mark::Alone], "nothing follows what left so long ago");
+    world.settle(shard, units, Settlement::Units(Some(PolicyId(3)), Leaving::default()));
+    world.retire(1);
+    world.at(500).segment(2).span(trace(1));
+    assert_eq!(world.state(trace(1)), Some(State::Stream));
+}
+
+#[test]
+fn what_a_restart_must_know_of_a_stream_is_listed() {
+    let mut world = world();
+    world.span(trace(1));
+    world.span(trace(2));
+    world.root(trace(3));
+    let through = world.at;
+    for (shard, candidate) in world.at(60).due() {
+        let number = world.unsent(shard, &candidate)[0].number;
+        let leaving = Leaving { verdicts: vec![sent()], spans: vec![(number, By::Verdict(0))] };
+        let settlement = match candidate.judgement {
+            Judgement::Units if candidate.key == trace(1) => Settlement::Units(None, leaving),
+            Judgement::Units => Settlement::Units(Some(PolicyId(3)), Leaving::default()),
+            _ => dropped(),
+        };
+        world.settle(shard, candidate, settlement);
+    }
+    let mut listed = Vec::new();
+    world.buffer.kept(|kept| listed.push(kept));
+    listed.sort_by_key(|kept| kept.key.trace);
+    let keys: Vec<Key> = listed.iter().map(|kept| kept.key).collect();
+    assert_eq!(keys, [trace(1), trace(2)], "a dropped trace leaves nothing");
+    assert!(listed.iter().all(|kept| (kept.state, kept.through) == (State::Stream, through)));
+    assert_eq!((listed[0].units.len(), &listed[1].sent), (1, &None));
 }
 
 #[test]
@@ -297,8 +489,8 @@ fn a_trace_lives_as_long_as_one_of_its_spans() {
     assert_eq!(world.charged, TRACE_BYTES as i64, "the entry is charged to the later segment");
     world.at(31).segment(3).span(trace(1));
     let (shard, again) = world.at(41).one_due();
-    assert!(!world.buffer.reachable(shard, &again).complete);
-    world.settle(shard, again, Settlement::Dropped(PolicyId(3)));
+    assert!(!world.complete(shard, &again));
+    world.settle(shard, again, dropped());
     world.retire(3);
     assert_eq!(world.buffer.counts(), Counts::default());
 }
@@ -311,7 +503,7 @@ fn traces_that_move_to_later_segments_are_judged_before_those_retire() {
     world.root(far);
     world.root(near);
     for (shard, candidate) in world.at(10).due() {
-        world.settle(shard, candidate, Settlement::Dropped(PolicyId(3)));
+        world.settle(shard, candidate, dropped());
     }
     world.at(20).segment(3).span(near);
     world.segment(5).span(far);
@@ -344,14 +536,16 @@ fn a_dropped_trace_is_forgotten() {
     world.retire(1);
     world.at(20).segment(2).span(trace(1));
     world.at(79).nothing_is_due();
-    assert_eq!(world.at(80).keep_due().judgement, Judgement::Unit { whole: false });
+    world.at(80).judge_units(&[]);
 }
 
 #[test]
 fn what_an_earlier_life_has_sent_is_skipped() {
     let mut world = world();
     let through = Position::new(1, 200);
-    let kept = Remembered { key: trace(1), state: State::Kept, sent: sent(), judged_ms: 0, through };
+    let sent = Some(sent());
+    let units = Box::default();
+    let kept = Remembered { key: trace(1), state: State::Kept, sent, units, judged_ms: 0, through };
     world.buffer.remember(Remembered { judged_ms: world.moment().now.ms, ..kept });
     assert_eq!(world.span(trace(1)), Taken { traces: 1, skipped: 1, ..Taken::default() });
     assert_eq!(world.span(trace(1)), Taken { spans: 1, late: 1, ..Taken::default() });
@@ -379,7 +573,7 @@ fn the_low_water_is_the_oldest_span_that_is_still_to_be_judged() {
     assert_eq!(world.buffer.low_water(), Some(first));
     world.at(10).keep_due();
     assert_eq!(world.buffer.low_water(), Some(second));
-    world.at(60).drop_due();
+    world.at(60).judge_units(&[]);
     assert_eq!(world.buffer.low_water(), None);
     let late = world.at;
     world.span(trace(1));

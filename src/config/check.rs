@@ -9,7 +9,7 @@ use super::tree::{Kind, Node};
 use super::{Config, Input, Mistake, place};
 use crate::exporter::parquet::Target;
 use crate::log::grouped::SEGMENT_MAX;
-use crate::sampler::{Policies, PolicyConfig, QueryError};
+use crate::sampler::{Policies, PolicyConfig, QueryError, RootCondition};
 use crate::units::{ByteSize, HumanDuration, MemoryLimit};
 
 /// The largest request in flight, its copy in the log with the index, and as large a one before it fit.
@@ -97,6 +97,7 @@ pub(super) fn mistakes(config: &Config, source: Source<'_>, document: &Node) -> 
     room(config, &mut notes);
     roll(config, &mut notes);
     ports(config, &mut notes);
+    root(config, &mut notes);
     policies(config, &mut notes);
     exporters(config, &mut notes);
     if let Err(error) = config.log.filter() {
@@ -197,6 +198,12 @@ fn host_and_port(listen: &str) -> Option<(&str, u16)> {
     let (host, port) = listen.rsplit_once(':')?;
     let bare_v6 = host.contains(':') && !host.starts_with('[');
     (!host.is_empty() && !bare_v6).then_some(host).zip(port.parse().ok())
+}
+
+fn root(config: &Config, notes: &mut Notes<'_>) {
+    if let Some(Err(error)) = config.buffer.root.as_ref().map(RootCondition::compile) {
+        notes.add_within("buffer.root", error.offset, &error.message);
+    }
 }
 
 fn policies(config: &Config, notes: &mut Notes<'_>) {

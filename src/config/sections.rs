@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use crate::exporter::{otlp, parquet};
 use crate::receiver;
+use crate::sampler::ConditionText;
 use crate::units::{ByteSize, HumanDuration, MemoryLimit};
 
 /// `receivers`: where requests come from.
@@ -105,6 +106,8 @@ pub struct Buffer {
     pub max_wait: HumanDuration,
     /// How long a verdict holds and its trace stays reachable, memory permitting.
     pub hindsight: HumanDuration,
+    /// A TraceQL condition on a span: what counts as a root beside spans without a parent.
+    pub root: Option<ConditionText>,
 }
 
 impl Default for Buffer {
@@ -115,6 +118,7 @@ impl Default for Buffer {
             after_root: HumanDuration::from_secs(10),
             max_wait: HumanDuration::from_secs(60),
             hindsight: HumanDuration::from_secs(300),
+            root: None,
         }
     }
 }

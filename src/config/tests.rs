@@ -108,8 +108,14 @@ fn a_small_disk_needs_no_smaller_roll_size_than_the_default() {
 }
 
 #[test]
+fn a_root_condition_is_refused_where_it_is_wrong() {
+    let refusal = refusal("buffer: { root: '{ kind = servant }' }\n");
+    assert!(refusal.starts_with("t.yaml:1:27: "), "{refusal}");
+}
+
+#[test]
 fn what_is_not_built_is_refused_by_name() {
-    for text in ["buffer: { root: \"{ name = `x` }\" }"] {
+    for text in ["receivers: { kafka: { brokers: [a] } }"] {
         assert!(refusal(text).contains("not supported yet"), "{text}");
     }
 }

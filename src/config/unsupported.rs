@@ -6,7 +6,7 @@ use serde_saphyr::Location;
 use super::tree::Node;
 
 /// Where a row applies, by path: `*` stands for one step.
-const PATHS: &[&str] = &["buffer.root", "receivers.kafka"];
+const PATHS: &[&str] = &["receivers.kafka"];
 
 /// What of the document is not supported yet: where it stands, and a sentence.
 pub(super) fn find(document: &Node) -> Vec<(Location, String)> {

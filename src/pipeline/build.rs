@@ -37,7 +37,7 @@ use crate::exporter::outbox::Outbox;
 use crate::exporter::{otlp, parquet};
 use crate::log::{self, Disk, Memory, Storage, Writer, segment};
 use crate::receiver;
-use crate::sampler::{Policies, Slow};
+use crate::sampler::{Policies, RootCondition, Slow};
 use crate::telemetry::metrics::Process;
 use crate::telemetry::red::Red;
 use crate::telemetry::status::History;
@@ -359,6 +359,7 @@ fn engine(
     seed: u64,
 ) -> anyhow::Result<Arc<Engine>> {
     let policies = Policies::compile(&config.policies, 0)?;
+    let roots = config.buffer.root.as_ref().map(RootCondition::compile).transpose()?;
     let segment_bytes = log::memory::SEGMENT_BYTES.min(memory_limit / SEGMENT_SHARE);
     let remembered = REMEMBERED_MAX.min(memory_limit / REMEMBERED_SHARE / buffer::REMEMBERED_BYTES);
     let waits = reload::waits(&config.buffer);
@@ -374,6 +375,7 @@ fn engine(
         slow: Slow::new(&policies.percentiles()),
         ledger: Arc::new(Ledger::new(policies.names())),
         policies,
+        roots,
         clock,
         input,
         max_wait_ms: waits.max_wait_ms,

@@ -20,7 +20,7 @@ use crate::buffer::{
 };
 use crate::log::{Head, Memory, Record, SegmentHeader, StoredRecord, Writer};
 use crate::otlp::{self, Malformed, Outline, SpanFacts};
-use crate::sampler::{Policies, Slow};
+use crate::sampler::{Policies, RootCondition, Slow};
 use crate::telemetry::red::Red;
 use crate::telemetry::{Ledger, ledger};
 use crate::trace::{HashKey, Position, Randomness, TenantId, Tenants, TooManyTenants, TraceId, WeightRule};
@@ -64,6 +64,8 @@ pub struct Engine {
     pub(super) red: Option<Arc<Red>>,
     /// None: randomness is the traces' own.
     hash_key: Option<HashKey>,
+    /// What else counts as a root.
+    roots: Option<RootCondition>,
     instance: Uuid,
     tenants: RwLock<Tenants>,
     /// Held from the place in the log to the first shard of the index: positions are handed out, written
@@ -103,8 +105,19 @@ thread_local! {
 
 impl Engine {
     pub fn new(parts: Parts) -> Self {
-        let Parts { memory, buffer, policies, slow, ledger, clock, input, max_wait_ms, hash_key, instance } =
-            parts;
+        let Parts {
+            memory,
+            buffer,
+            policies,
+            roots,
+            slow,
+            ledger,
+            clock,
+            input,
+            max_wait_ms,
+            hash_key,
+            instance,
+        } = parts;
         Self {
             memory,
             buffer,
@@ -117,6 +130,7 @@ impl Engine {
             max_wait_ms: AtomicU64::new(max_wait_ms),
             red: None,
             hash_key,
+            roots,
             instance,
             tenants: RwLock::default(),
             order: Mutex::default(),
@@ -194,7 +208,8 @@ impl Engine {
         let mut notes = self.red.as_ref().map(|_| Notes::begin());
         let scanned = otlp::scan(body, |span| {
             let key = Key { trace: span.trace_id, tenant };
-            batch.push(self.buffer.route(key, arriving(span, policies)));
+            let root = span.parent.is_none() || self.roots.as_ref().is_some_and(|it| it.holds(span, body));
+            batch.push(self.buffer.route(key, Arriving { root, ..arriving(span, policies) }));
             if let Some(notes) = &mut notes {
                 notes.note(body, span);
             }
@@ -307,6 +322,12 @@ impl Engine {
         self.tenants.read().name(id).clone()
     }
 
+    /// When the request that holds a span arrived.
+    pub fn arrival_ms_of(&self, at: Position) -> Option<u64> {
+        let record = self.memory.record_of(at)?;
+        record.parse().ok().map(|parsed| parsed.arrival_ms)
+    }
+
     /// The request that holds a span.
     pub fn request_of(&self, at: Position) -> Option<Request> {
         let record = self.memory.record_of(at)?;
@@ -335,6 +356,7 @@ pub struct Parts {
     pub memory: Arc<Memory>,
     pub buffer: Buffer,
     pub policies: Policies,
+    pub roots: Option<RootCondition>,
     pub slow: Slow,
     pub ledger: Arc<Ledger>,
     pub clock: Arc<dyn Clock>,

@@ -4,25 +4,19 @@
 //! while its spans came and by its root; the bytes of its other spans are read only if a condition asks for
 //! them, or if it is kept.
 
-use std::borrow::Cow;
-use std::cell::OnceCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-use super::engine::{Engine, InForce, Request};
-use super::piece::{self, Parcel};
-use super::red;
-use crate::buffer::{Candidate, Judgement, Lesson, Moment, Now, SHARDS, Sent, Settlement, SpanRef};
-use crate::exporter::outbox::{Kept, Outbox};
-use crate::otlp::{self, Outline, SpanView, ValueView};
-use crate::sampler::{Learned, OperationKey, ReadSpans, Size, Spans, Uniformity, Unit, UnitSpan};
-use crate::trace::{Decision, PolicyId, Position, Randomness, Reason, TenantId, TraceId, WeightRule};
+use super::engine::{Engine, InForce};
+use super::evidence::{Evidence, Located, Operation, ReachableSpans, ReadUnit};
+use crate::buffer::{Candidate, Judgement, Leaving, Lesson, Moment, Now, SHARDS, Sent, Settlement, Which};
+use crate::exporter::outbox::Outbox;
+use crate::otlp;
+use crate::sampler::{Learned, Uniformity, Unit, UnitSpan};
+use crate::trace::{Decision, PolicyId, Randomness, Reason, TraceId, WeightRule};
 
 /// Traces judged between two looks at a shard's lock.
 const ROUND: usize = 512;
-
-/// Bytes of spans that the conditions of one judgement read.
-const READ_BYTES_MAX: usize = 16 << 20;
 
 /// Counters of judgements; the ledger has the spans.
 #[derive(Debug, Default)]
@@ -48,10 +42,8 @@ impl JudgeTallies {
         self.by_reason[candidate.reason as usize].fetch_add(1, Relaxed);
         self.waited_ms.fetch_add(candidate.age_ms, Relaxed);
         match candidate.judgement {
-            Judgement::Unit { whole: false } => _ = self.rootless.fetch_add(1, Relaxed),
-            Judgement::Unit { whole: true } if candidate.unjudged == 1 => {
-                self.lone_roots.fetch_add(1, Relaxed);
-            }
+            Judgement::Units if candidate.first => _ = self.rootless.fetch_add(1, Relaxed),
+            Judgement::Whole if candidate.unjudged == 1 => _ = self.lone_roots.fetch_add(1, Relaxed),
             _ => {}
         }
     }
@@ -76,6 +68,14 @@ impl JudgeTallies {
         }
     }
 
+    pub(super) fn inconsistent(&self, spans: u64) {
+        self.inconsistent.fetch_add(spans, Relaxed);
+    }
+
+    pub(super) fn partly_read(&self) {
+        self.partly_read.fetch_add(1, Relaxed);
+    }
+
     pub(super) fn by_reason(&self) -> impl Iterator<Item = (&'static str, u64)> {
         Reason::ALL.iter().map(|reason| (reason.name(), self.by_reason[*reason as usize].load(Relaxed)))
     }
@@ -89,8 +89,8 @@ pub trait Witness: std::fmt::Debug + Send + Sync {
 /// See the module. One judge an engine.
 #[derive(Debug)]
 pub(super) struct Judge {
-    engine: Arc<Engine>,
-    outbox: Arc<Outbox>,
+    pub(super) engine: Arc<Engine>,
+    pub(super) outbox: Arc<Outbox>,
     pub(super) tallies: Arc<JudgeTallies>,
     pub(super) witness: Option<Arc<dyn Witness>>,
 }
@@ -129,8 +129,14 @@ impl Judge {
         let now = self.engine.clock.now();
         let in_force = self.engine.policies.load();
         for shard in 0..SHARDS {
-            let all = self.engine.buffer.take_all(shard, moment(now, &in_force), self.engine.frontier());
-            self.judge(shard, all, &in_force, now);
+            loop {
+                let moment = moment(now, &in_force);
+                let all = self.engine.buffer.take_all(shard, moment, self.engine.frontier());
+                if all.is_empty() {
+                    break;
+                }
+                self.judge(shard, all, &in_force, now);
+            }
         }
     }
 
@@ -139,9 +145,14 @@ impl Judge {
         let now = self.engine.clock.now();
         let in_force = self.engine.policies.load();
         for shard in 0..SHARDS {
-            let through = self.engine.frontier();
-            let listed = self.engine.buffer.take_listed(shard, segment, moment(now, &in_force), through);
-            self.judge(shard, listed, &in_force, now);
+            loop {
+                let (moment, through) = (moment(now, &in_force), self.engine.frontier());
+                let listed = self.engine.buffer.take_listed(shard, segment, moment, through);
+                if listed.is_empty() {
+                    break;
+                }
+                self.judge(shard, listed, &in_force, now);
+            }
         }
     }
 
@@ -165,7 +176,7 @@ impl Judge {
 
     fn tell(&self, witness: &dyn Witness, verdicts: &[(Candidate, Settlement, Option<Lesson>)]) {
         for (candidate, settlement, _) in verdicts {
-            if let Settlement::Dropped(policy) = settlement {
+            if let Settlement::Dropped(policy, _) | Settlement::Units(Some(policy), _) = settlement {
                 let tenant = self.engine.tenant_name(candidate.key.tenant);
                 witness.dropped(&tenant, candidate.key.trace, *policy);
             }
@@ -181,13 +192,23 @@ impl Judge {
         now: Now,
     ) -> (Settlement, Option<Lesson>) {
         self.tallies.judged(candidate);
-        if let Some(sent) = candidate.sent.clone().filter(|_| candidate.judgement == Judgement::Follow) {
-            let root = self.root_of(candidate);
-            let lesson = candidate.lesson.map(|lesson| self.corrected(lesson, root.as_ref(), candidate));
-            self.send(shard, candidate, &sent, in_force.policies.id(&sent.policy), now);
-            return (Settlement::Kept(sent), lesson);
+        match candidate.judgement {
+            Judgement::Units => (self.judge_units(shard, candidate, in_force, now), None),
+            Judgement::Root => self.judge_root(shard, candidate, in_force, now),
+            Judgement::Follow => self.follow(shard, candidate, in_force, now),
+            Judgement::Whole | Judgement::Again => self.judge_whole(shard, candidate, in_force, now),
         }
-        let (decision, lesson) = self.decide(shard, candidate, in_force, now);
+    }
+
+    /// Asks the policies about all that is reachable of a trace that is judged as one.
+    fn judge_whole(
+        &self,
+        shard: usize,
+        candidate: &Candidate,
+        in_force: &InForce,
+        now: Now,
+    ) -> (Settlement, Option<Lesson>) {
+        let (decision, lesson) = self.decide_whole(shard, candidate, in_force, now);
         let again = candidate.judgement == Judgement::Again;
         // A drop that stands is no second drop; one that becomes a keep is a trace that is kept.
         if !again || decision.kept {
@@ -196,22 +217,37 @@ impl Judge {
         if !decision.kept {
             self.engine.ledger.dropped(decision.policy, u64::from(candidate.unjudged));
             self.engine.ledger.unbuffered(u64::from(candidate.unjudged));
-            return (Settlement::Dropped(decision.policy), lesson);
+            return (Settlement::Dropped(decision.policy, Leaving::default()), lesson);
         }
+        let mut sent = in_force.sent(&decision);
         if again {
             self.tallies.upgrades.fetch_add(1, Relaxed);
+            sent.rule = WeightRule::Zero;
         }
-        let sent = Sent {
-            policy: in_force.policies.name(decision.policy).into(),
-            threshold: decision.threshold,
-            rule: if again { WeightRule::Zero } else { self.engine.weight_rule() },
-        };
-        self.send(shard, candidate, &sent, decision.policy, now);
+        self.send_all(shard, candidate, &sent, decision.policy, now);
         (Settlement::Kept(sent), lesson)
     }
 
-    /// Asks the policies, and teaches the sketches what a unit with a root took.
-    fn decide(
+    /// No policy is asked: the new spans leave by the verdict that holds.
+    fn follow(
+        &self,
+        shard: usize,
+        candidate: &Candidate,
+        in_force: &InForce,
+        now: Now,
+    ) -> (Settlement, Option<Lesson>) {
+        let verdict: Option<Sent> = candidate.sent.clone();
+        let sent = verdict.expect("a kept trace has left by a verdict");
+        let root = self.root_of(candidate);
+        let lesson = candidate.lesson.map(|lesson| {
+            let spans = ReachableSpans::new(&self.engine, shard, candidate);
+            self.corrected(lesson, &folded(candidate, root.as_ref(), &spans, in_force))
+        });
+        self.send_all(shard, candidate, &sent, in_force.policies.id(&sent.policy), now);
+        (Settlement::Kept(sent), lesson)
+    }
+
+    fn decide_whole(
         &self,
         shard: usize,
         candidate: &Candidate,
@@ -219,32 +255,53 @@ impl Judge {
         now: Now,
     ) -> (Decision, Option<Lesson>) {
         let root = self.root_of(candidate);
-        let root_span = root.as_ref().and_then(Located::unit_span);
-        let names = root_span.as_ref().map(Operation::of);
-        let tenant = candidate.key.tenant;
-        let operation = names.as_ref().map(|names| names.key(tenant));
-        let duration = root.as_ref().and_then(|root| duration_ns(root, candidate));
-        let reachable = ReachableSpans { judge: self, shard, candidate, read: OnceCell::new() };
+        if candidate.divided {
+            let reading = self.read(shard, candidate, Which::Unsent);
+            let unit = ReadUnit::fold(reading.unsent(), &in_force.policies);
+            return self.decide(candidate, &unit.evidence(root.as_ref()), in_force, now);
+        }
+        let spans = ReachableSpans::new(&self.engine, shard, candidate);
+        let decided =
+            self.decide(candidate, &folded(candidate, root.as_ref(), &spans, in_force), in_force, now);
+        if spans.partly_read() {
+            self.tallies.partly_read();
+        }
+        decided
+    }
+
+    /// Asks the policies, and teaches the sketches what a unit with a root took.
+    pub(super) fn decide(
+        &self,
+        candidate: &Candidate,
+        evidence: &Evidence<'_>,
+        in_force: &InForce,
+        now: Now,
+    ) -> (Decision, Option<Lesson>) {
+        let root = evidence.root.and_then(Located::unit_span);
+        let names = root.as_ref().map(Operation::of);
+        let operation = names.as_ref().map(|names| names.key(candidate.key.tenant));
+        let duration = evidence.duration_ns();
         let randomness = self.engine.randomness(candidate.key.trace, &candidate.summary);
         let unit = Unit {
-            bits: (candidate.summary.generation == in_force.generation).then_some(candidate.summary.bits),
+            bits: evidence.bits,
             randomness,
-            root: root_span,
+            root,
             operation,
             duration,
-            earliest_start: candidate.summary.earliest_start,
-            latest_end: candidate.summary.latest_end,
-            spans: &reachable,
+            earliest_start: evidence.earliest_start,
+            latest_end: evidence.latest_end,
+            spans: evidence.spans,
             dropped_by: candidate.dropped_by,
             again: candidate.judgement == Judgement::Again,
             now_ms: self.engine.clock.elapsed_ms(),
         };
-        if let Some(root) = root_span.as_ref().filter(|_| !unit.again) {
+        if let Some(root) = unit.root.as_ref().filter(|_| !unit.again) {
             self.tallies.watch(root, randomness);
         }
         let decision = in_force.policies.judge(&unit, &self.engine.slow);
+        let decision = Decision { rule: self.engine.weight_rule(), ..decision };
         let lesson = match (candidate.lesson, operation, duration) {
-            (Some(lesson), ..) => Some(self.corrected(lesson, root.as_ref(), candidate)),
+            (Some(lesson), ..) => Some(self.corrected(lesson, evidence)),
             (None, Some(operation), Some(duration)) => {
                 Some(self.engine.slow.observe(operation, duration, now.ms).to_words())
             }
@@ -254,160 +311,34 @@ impl Judge {
     }
 
     /// The duration may have grown since it was learned.
-    fn corrected(&self, lesson: Lesson, root: Option<&Located>, candidate: &Candidate) -> Lesson {
-        match root.and_then(|root| duration_ns(root, candidate)) {
+    fn corrected(&self, lesson: Lesson, evidence: &Evidence<'_>) -> Lesson {
+        match evidence.duration_ns() {
             Some(duration) => self.engine.slow.correct(Learned::from_words(lesson), duration).to_words(),
             None => lesson,
         }
     }
 
     fn root_of(&self, candidate: &Candidate) -> Option<Located> {
-        candidate.root.and_then(|root| self.located(root))
-    }
-
-    /// Puts the pieces of a kept unit into the outbox, as one group.
-    fn send(&self, shard: usize, candidate: &Candidate, sent: &Sent, policy: PolicyId, now: Now) {
-        let reachable = self.engine.buffer.reachable(shard, candidate);
-        let old = reachable.first_unjudged as u64;
-        let bodies: Vec<Located> = reachable.spans.iter().filter_map(|span| self.located(*span)).collect();
-        let parcel = Parcel {
-            candidate,
-            sent,
-            complete: reachable.complete,
-            decided_at_ms: now.ms,
-            randomness: self.engine.randomness(candidate.key.trace, &candidate.summary),
-        };
-        let packed = piece::pack(&parcel, &bodies);
-        let tenant = self.engine.tenant_name(candidate.key.tenant);
-        let group: Vec<Kept<'_>> =
-            packed.pieces.iter().map(|piece| Kept { tenant: &tenant, piece }).collect();
-        // It is closed when its disk has failed: the process ends, and the next one judges again.
-        if let Err(error) = self.outbox.append_group(&group, now.ms) {
-            return tracing::error!(%error, "outbox takes nothing any more");
-        }
-        let ledger = &self.engine.ledger;
-        ledger.upgraded(old);
-        ledger.duplicate(packed.duplicates);
-        ledger.kept(policy, packed.spans);
-        ledger.unbuffered(u64::from(candidate.unjudged));
-        self.tallies.inconsistent.fetch_add(packed.inconsistent, Relaxed);
-        if let Some(red) = &self.engine.red {
-            red::examples(red, &tenant, &packed.pieces, now.ms);
-        }
-    }
-
-    /// The request that holds a span.
-    fn located(&self, span: SpanRef) -> Option<Located> {
-        self.located_after(span, &mut None)
-    }
-
-    /// The request that holds a span, which often is the `last`, in a segment.
-    fn located_after(&self, span: SpanRef, last: &mut Option<(u32, Request)>) -> Option<Located> {
-        let Position { segment, offset } = span.position();
-        let holds = |(of, request): &(u32, Request)| {
-            *of == segment && (request.at..request.at + request.body.len() as u32).contains(&offset)
-        };
-        if !last.as_ref().is_some_and(holds) {
-            *last = Some((segment, self.engine.request_of(span.position())?));
-        }
-        let (_, request) = last.clone()?;
-        Some(Located { at: offset - request.at, len: span.len(), request })
+        candidate.root.and_then(|root| Located::of(&self.engine, root))
     }
 }
 
-/// A span in its request.
-#[derive(Clone, Debug)]
-pub(super) struct Located {
-    pub(super) request: Request,
-    /// Of the span message in the request.
-    pub(super) at: u32,
-    pub(super) len: u32,
-}
-
-impl Located {
-    pub(super) fn message(&self) -> &[u8] {
-        &self.request.body[self.at as usize..(self.at + self.len) as usize]
+/// What was folded while the spans of a trace came.
+fn folded<'a>(
+    candidate: &Candidate,
+    root: Option<&'a Located>,
+    spans: &'a ReachableSpans<'_>,
+    in_force: &InForce,
+) -> Evidence<'a> {
+    let summary = candidate.summary;
+    let current = summary.generation == in_force.generation;
+    Evidence {
+        root,
+        bits: current.then_some(summary.bits),
+        earliest_start: summary.earliest_start,
+        latest_end: summary.latest_end,
+        spans,
     }
-
-    fn unit_span(&self) -> Option<UnitSpan<'_>> {
-        let place = Outline::new(&self.request.outline).locate(&self.request.body, self.at)?;
-        Some(UnitSpan {
-            span: SpanView::new(self.message()),
-            resource_spans: place.resource_spans,
-            scope_spans: place.scope_spans,
-        })
-    }
-}
-
-/// The spans of a judgement, read when a condition first asks for them.
-struct ReachableSpans<'a> {
-    judge: &'a Judge,
-    shard: usize,
-    candidate: &'a Candidate,
-    read: OnceCell<(Vec<Located>, bool)>,
-}
-
-impl ReachableSpans<'_> {
-    /// The newest spans, as many as may be read, and whether that is all. What is new is the newest.
-    fn newest(&self) -> (Vec<Located>, bool) {
-        let reachable = self.judge.engine.buffer.reachable(self.shard, self.candidate);
-        let mut room = READ_BYTES_MAX;
-        let newest = reachable.spans.iter().rev().take_while(|span| {
-            let fits = span.len() as usize <= room;
-            room = room.saturating_sub(span.len() as usize);
-            fits
-        });
-        let mut last = None;
-        let located: Vec<_> = newest.map(|span| self.judge.located_after(*span, &mut last)).collect();
-        let complete = located.len() == reachable.spans.len();
-        if !complete {
-            self.judge.tallies.partly_read.fetch_add(1, Relaxed);
-        }
-        (located.into_iter().flatten().collect(), complete)
-    }
-}
-
-impl Spans for ReachableSpans<'_> {
-    fn read(&self) -> ReadSpans<'_> {
-        let (located, complete) = self.read.get_or_init(|| self.newest());
-        ReadSpans { spans: located.iter().filter_map(Located::unit_span).collect(), complete: *complete }
-    }
-
-    fn size(&self) -> Size {
-        let reachable = self.judge.engine.buffer.reachable(self.shard, self.candidate);
-        let bytes = reachable.spans.iter().map(|span| u64::from(span.len())).sum();
-        Size { spans: reachable.spans.len() as u64, bytes }
-    }
-}
-
-/// The names that an operation goes by.
-struct Operation<'a> {
-    service: Cow<'a, str>,
-    name: Cow<'a, str>,
-}
-
-impl<'a> Operation<'a> {
-    /// Of duplicate attributes the last counts.
-    fn of(root: &UnitSpan<'a>) -> Self {
-        let attributes = root.resource_spans.resource().attributes();
-        let services = attributes.filter(|attribute| attribute.key_bytes() == b"service.name");
-        let service = match services.last().map(|attribute| attribute.value()) {
-            Some(ValueView::String(name)) => String::from_utf8_lossy(name),
-            _ => Cow::Borrowed(""),
-        };
-        Self { service, name: root.span.name() }
-    }
-
-    fn key(&self, tenant: TenantId) -> OperationKey<'_> {
-        OperationKey { tenant, service: &self.service, name: &self.name }
-    }
-}
-
-/// The larger of the root's own duration and the time from its start to the latest end; none without a start.
-fn duration_ns(root: &Located, candidate: &Candidate) -> Option<u64> {
-    let root = SpanView::new(root.message());
-    let start = root.start();
-    (start != 0).then(|| root.end().max(candidate.summary.latest_end).saturating_sub(start))
 }
 
 fn moment(now: Now, in_force: &InForce) -> Moment {

@@ -83,7 +83,7 @@ impl PipelineMetrics {
         let help = "Milliseconds from the opening of a trace to its judgement.";
         out.histogram("tailwater_sampler_wait_milliseconds", help, &[], &[], judged, waited as f64);
         for (name, help, tally) in [
-            ("rootless_units", "Units judged without a root.", &self.judge.rootless),
+            ("rootless_units", "Traces judged without a root.", &self.judge.rootless),
             ("lone_roots", "Units of a root and nothing else.", &self.judge.lone_roots),
             ("upgrades", "Traces of which a drop became a keep.", &self.judge.upgrades),
             ("inconsistent_spans", "Spans whose th was above their randomness.", &self.judge.inconsistent),

@@ -18,6 +18,8 @@ mod disk;
 #[cfg(test)]
 mod disk_tests;
 mod engine;
+mod evidence;
+mod forest;
 mod health;
 mod intake;
 mod judge;
@@ -30,9 +32,13 @@ mod place;
 mod recover;
 mod red;
 mod reload;
+mod sending;
 mod simulation;
 mod state;
 mod status;
+mod stream;
+#[cfg(test)]
+mod stream_tests;
 pub mod survey;
 #[cfg(test)]
 mod testing;

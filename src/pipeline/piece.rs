@@ -1,15 +1,15 @@
 //! Makes pieces of what a judgement keeps: at most 16 MiB each, byte-identical spans once, trace states
-//! spliced by the weight rule of the verdict.
+//! spliced by the weight rule of their verdict.
 
 use std::collections::HashSet;
 
 use super::engine::{MESSAGE_BYTES_MAX, Request};
-use super::judge::Located;
-use crate::buffer::{Candidate, Sent};
+use super::evidence::Located;
+use crate::buffer::{Sent, State};
 use crate::log::record::RECORD_MAX;
 use crate::otlp::{self, Outline, PieceSpan};
 use crate::proto;
-use crate::trace::Randomness;
+use crate::trace::{Position, Randomness, Reason, TraceId};
 
 /// Bytes of spans in a piece.
 pub(super) const PIECE_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
@@ -17,13 +17,19 @@ pub(super) const PIECE_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
 /// OTLP of a piece; a record has room for the rest.
 const BODY_BYTES_MAX: usize = RECORD_MAX - (1 << 20);
 
-/// What all pieces of one judgement have in common.
-#[derive(Debug)]
-pub(super) struct Parcel<'a> {
-    pub(super) candidate: &'a Candidate,
-    pub(super) sent: &'a Sent,
+/// What all pieces of one unit and weight rule have in common.
+#[derive(Clone, Debug)]
+pub(super) struct Parcel {
+    pub(super) trace: TraceId,
+    /// Judged as one unit with its root.
+    pub(super) whole: bool,
     pub(super) complete: bool,
+    pub(super) sent: Sent,
+    pub(super) reason: Reason,
     pub(super) decided_at_ms: u64,
+    /// Spans of the trace before this are accounted for once the piece is written.
+    pub(super) through: Position,
+    pub(super) state_after: State,
     pub(super) randomness: Randomness,
 }
 
@@ -37,7 +43,7 @@ pub(super) struct Packed {
     pub(super) inconsistent: u64,
 }
 
-pub(super) fn pack(parcel: &Parcel<'_>, located: &[Located]) -> Packed {
+pub(super) fn pack(parcel: &Parcel, located: &[&Located]) -> Packed {
     let mut packed = Packed::default();
     let mut seen: HashSet<&[u8], foldhash::fast::RandomState> = HashSet::default();
     let mut spans: Vec<PieceSpan<'_>> = Vec::with_capacity(located.len());
@@ -59,8 +65,8 @@ pub(super) fn pack(parcel: &Parcel<'_>, located: &[Located]) -> Packed {
 }
 
 impl Packed {
-    fn spliced<'a>(&mut self, parcel: &Parcel<'_>, one: &'a Located) -> PieceSpan<'a> {
-        let sent = parcel.sent;
+    fn spliced<'a>(&mut self, parcel: &Parcel, one: &'a Located) -> PieceSpan<'a> {
+        let sent = &parcel.sent;
         let trace_state = otlp::trace_state(one.message());
         let out = otlp::outgoing(trace_state, sent.rule, sent.threshold, parcel.randomness);
         self.inconsistent += u64::from(out.inconsistent);
@@ -69,7 +75,7 @@ impl Packed {
         PieceSpan { body, at: one.at, len: one.len, edit: out.edit, utf8: *utf8, outline }
     }
 
-    fn close(&mut self, parcel: &Parcel<'_>, spans: &mut Vec<PieceSpan<'_>>) {
+    fn close(&mut self, parcel: &Parcel, spans: &mut Vec<PieceSpan<'_>>) {
         if !spans.is_empty() {
             self.encode(parcel, spans);
         }
@@ -78,7 +84,7 @@ impl Packed {
 
     /// What spans bring of their own resources counts as well: beyond what a log takes they leave in halves. Not sooner,
     /// because a resource that all of them share would be repeated.
-    fn encode(&mut self, parcel: &Parcel<'_>, spans: &[PieceSpan<'_>]) {
+    fn encode(&mut self, parcel: &Parcel, spans: &[PieceSpan<'_>]) {
         let mut body = Vec::with_capacity(spans.iter().map(|span| span.len as usize + 256).sum());
         otlp::piece(spans, &mut body);
         if body.len() > BODY_BYTES_MAX && spans.len() > 1 {
@@ -87,24 +93,43 @@ impl Packed {
             self.encode(parcel, first);
             return self.encode(parcel, second);
         }
-        let Parcel { candidate, sent, complete, decided_at_ms, randomness } = parcel;
+        let Parcel { sent, through, .. } = parcel;
         self.spans += spans.len() as u64;
         self.pieces.push(proto::Piece {
-            trace_id: candidate.key.trace.0.to_vec().into(),
-            whole: candidate.root_seen,
-            complete: *complete,
+            trace_id: parcel.trace.into(),
+            whole: parcel.whole,
+            complete: parcel.complete,
             policy: sent.policy.to_string(),
             threshold: sent.threshold.0,
             weight_rule: proto::WeightRule::from(sent.rule).into(),
-            reason: proto::Reason::from(candidate.reason).into(),
-            decided_at_ms: *decided_at_ms,
-            through_segment: candidate.through.segment,
-            through_offset: candidate.through.offset,
-            state_after: proto::TraceState::Kept.into(),
+            reason: proto::Reason::from(parcel.reason).into(),
+            decided_at_ms: parcel.decided_at_ms,
+            through_segment: through.segment,
+            through_offset: through.offset,
+            state_after: state_to_proto(parcel.state_after).into(),
             spans: spans.len() as u32,
-            randomness: randomness.0,
+            randomness: parcel.randomness.0,
             otlp: body.into(),
         });
+    }
+}
+
+/// What is written of a state.
+pub(super) fn state_to_proto(state: State) -> proto::TraceState {
+    match state {
+        State::Open => proto::TraceState::Unspecified,
+        State::Kept => proto::TraceState::Kept,
+        State::Dropped => proto::TraceState::Dropped,
+        State::Stream => proto::TraceState::Stream,
+    }
+}
+
+/// What was written of a trace that has left something, or is a stream.
+pub(super) fn state_from_proto(state: proto::TraceState) -> State {
+    match state {
+        proto::TraceState::Kept | proto::TraceState::Unspecified => State::Kept,
+        proto::TraceState::Dropped => State::Dropped,
+        proto::TraceState::Stream => State::Stream,
     }
 }
 
@@ -117,10 +142,7 @@ mod tests {
     use prost::Message;
 
     use super::*;
-    use crate::buffer::{
-        Arriving, Batch, Buffer, Generation, Key, Moment, Now, SHARDS, Settings, Tick, Waits,
-    };
-    use crate::trace::{Position, TenantId, Threshold, TraceId, WeightRule};
+    use crate::trace::{Threshold, WeightRule};
 
     const TRACE: TraceId = TraceId([1; 16]);
 
@@ -139,34 +161,21 @@ mod tests {
         Located { request, at: place.0, len: place.1 }
     }
 
-    /// What a buffer that holds one span of the trace gives out.
-    fn candidate() -> Candidate {
-        let waits = Waits { after_root_ms: 10, max_wait_ms: 10, hindsight_ms: 10 };
-        let buffer = Buffer::new(&Settings { waits, piece_bytes: 1 << 24, remembered_max: 1, hash_seed: 1 });
-        let span =
-            Arriving { trace: TRACE, at: 0, len: 1, root: true, bits: 0, start: 0, end: 0, randomness: None };
-        let mut batch = Batch::default();
-        batch.push(buffer.route(Key { trace: TRACE, tenant: TenantId(0) }, span));
-        let now = Now { tick: Tick::from_ms(1_000), ms: 0 };
-        let moment = Moment { now, generation: Generation(0), age_ms: 0 };
-        buffer.insert(&mut batch, Position::new(1, 0), moment, || ());
-        let all = (0..SHARDS).flat_map(|shard| buffer.take_all(shard, moment, Position::MAX)).next();
-        all.unwrap()
-    }
-
     #[test]
     fn spans_with_large_resources_of_their_own_leave_in_pieces_that_a_log_takes() {
         let located: Vec<Located> = (0..40).map(|n| located(10 + n, 1 << 20)).collect();
-        let candidate = candidate();
-        let sent = Sent { policy: "p".into(), threshold: Threshold(0), rule: WeightRule::Threshold };
         let parcel = Parcel {
-            candidate: &candidate,
-            sent: &sent,
+            trace: TRACE,
+            whole: true,
             complete: true,
+            sent: Sent { policy: "p".into(), threshold: Threshold(0), rule: WeightRule::Threshold },
+            reason: Reason::Root,
             decided_at_ms: 0,
+            through: Position::default(),
+            state_after: State::Kept,
             randomness: Randomness::of_trace(TRACE),
         };
-        let packed = pack(&parcel, &located);
+        let packed = pack(&parcel, &located.iter().collect::<Vec<_>>());
         assert!(packed.pieces.iter().all(|piece| piece.encoded_len() < RECORD_MAX - 1_000));
         assert_eq!(packed.pieces.iter().map(|piece| piece.spans).sum::<u32>(), 40);
         assert_eq!((packed.pieces.len(), packed.spans), (2, 40));

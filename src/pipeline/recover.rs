@@ -4,7 +4,6 @@
 //! function that receives: spans that an earlier judgement has sent are skipped, the rest is judged again.
 //! Nothing is written here but numbers: the old files stay until a later state makes them dispensable.
 
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::path::Path;
@@ -15,8 +14,9 @@ use tracing::warn;
 use uuid::Uuid;
 
 use super::engine::{Engine, KIND_REQUEST, KIND_REQUEST_NOT_UTF8};
+use super::piece::state_from_proto;
 use super::state::{Saved, SavedTrace};
-use crate::buffer::{Now, Sent, State as Life, Taken};
+use crate::buffer::{Now, Sent, SentUnit, State as Life, Taken};
 use crate::exporter::outbox;
 use crate::log::segment::{self, SEGMENT_HEADER};
 use crate::log::{GroupItem, ReadItem, Reader, Storage};
@@ -76,7 +76,10 @@ fn interrupted() -> io::Error {
     io::Error::new(io::ErrorKind::Interrupted, "recovery was asked to end; the next start goes on")
 }
 
-/// Kept traces by tenant and ID.
+/// Verdicts of one stream that are taken up: as many as the index has places for.
+const UNITS_MAX: usize = 254;
+
+/// Traces of which something was sent, by tenant and ID.
 type Kept = HashMap<(Arc<str>, TraceId), SavedTrace>;
 
 /// Applies the outbox records behind the state.
@@ -108,31 +111,42 @@ pub(super) fn kept_since(
     Ok(())
 }
 
-/// What follows a verdict keeps its time; a new verdict replaces it.
+/// What follows the verdict of a kept trace keeps its time; a new verdict replaces it.
 fn apply(kept: &mut Kept, tenant: &str, piece: &proto::Piece) {
-    let Ok(id) = <[u8; 16]>::try_from(&piece.trace_id[..]) else { return };
+    let Some(trace) = piece.trace() else { return };
     let tenant: Arc<str> = tenant.into();
     let rule = WeightRule::from(piece.weight_rule());
     let sent = Sent { policy: piece.policy.as_str().into(), threshold: Threshold(piece.threshold), rule };
-    let through = Position::new(piece.through_segment, piece.through_offset);
-    let trace = SavedTrace {
-        tenant: tenant.clone(),
-        trace: TraceId(id),
-        state: if piece.state_after() == proto::TraceState::Stream { Life::Stream } else { Life::Kept },
-        sent,
+    let known = kept.entry((tenant.clone(), trace)).or_insert_with(|| SavedTrace {
+        tenant,
+        trace,
+        state: Life::Open,
+        sent: None,
+        units: Vec::new(),
         judged_ms: piece.decided_at_ms,
-        through,
-    };
-    match kept.entry((tenant, TraceId(id))) {
-        Entry::Vacant(place) => _ = place.insert(trace),
-        Entry::Occupied(mut place) => {
-            let known = place.get_mut();
-            let follows = known.sent == trace.sent;
-            let judged_ms = if follows { known.judged_ms } else { trace.judged_ms };
-            let through = known.through.max(trace.through);
-            *known = SavedTrace { judged_ms, through, ..trace };
-        }
+        through: Position::default(),
+    });
+    let state = state_from_proto(piece.state_after());
+    let follows = (known.state, state) == (Life::Kept, Life::Kept) && known.sent.as_ref() == Some(&sent);
+    if !follows {
+        known.judged_ms = piece.decided_at_ms;
     }
+    let unit_left = state == Life::Stream && piece.reason() != proto::Reason::Context;
+    match state {
+        Life::Stream if unit_left => {
+            known.units.push(SentUnit { sent: sent.clone(), when_ms: piece.decided_at_ms });
+            known.units.dedup();
+            known.units.drain(..known.units.len().saturating_sub(UNITS_MAX));
+        }
+        Life::Kept => known.units.clear(),
+        _ => {}
+    }
+    // What leaves for context has the verdict of others, without its weight.
+    if state == Life::Kept || unit_left || known.sent.is_none() {
+        known.sent = Some(sent);
+    }
+    known.state = state;
+    known.through = known.through.max(piece.through());
 }
 
 /// Reads the input log in `dir` from the low-water on; its files held what `extents` say. `relieve` is called after each record: memory may be
@@ -270,7 +284,9 @@ mod tests {
 
     fn kept(trace: TraceId, judged_ms: u64, through: Position) -> Remembered {
         let sent = Sent { policy: "errors".into(), threshold: Threshold(0), rule: WeightRule::Threshold };
-        Remembered { key: Key { trace, tenant: TenantId(0) }, state: Life::Kept, sent, judged_ms, through }
+        let key = Key { trace, tenant: TenantId(0) };
+        let units = Box::default();
+        Remembered { key, state: Life::Kept, sent: Some(sent), units, judged_ms, through }
     }
 
     #[test]

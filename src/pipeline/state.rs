@@ -13,7 +13,8 @@ use std::sync::Arc;
 use prost::Message;
 
 use super::engine::Engine;
-use crate::buffer::{Key, Remembered, Sent, State as Life};
+use super::piece::{state_from_proto, state_to_proto};
+use crate::buffer::{Key, Remembered, Sent, SentUnit, State as Life};
 use crate::exporter::known::{Extent, Known};
 use crate::log::{Open, Storage, storage};
 use crate::proto;
@@ -47,13 +48,15 @@ pub(super) struct Saved {
     pub(super) tenants: Vec<Arc<str>>,
 }
 
-/// A kept trace, its tenant by name.
+/// A trace of which something was sent, or that is a stream; its tenant by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SavedTrace {
     pub(super) tenant: Arc<str>,
     pub(super) trace: TraceId,
     pub(super) state: Life,
-    pub(super) sent: Sent,
+    /// None: a stream that has kept nothing.
+    pub(super) sent: Option<Sent>,
+    pub(super) units: Vec<SentUnit>,
     pub(super) judged_ms: u64,
     pub(super) through: Position,
 }
@@ -156,24 +159,31 @@ struct StateWriter {
 
 impl StateWriter {
     fn push(&mut self, engine: &Engine, trace: &Remembered) {
-        let id = u128::from_be_bytes(trace.key.trace.0);
+        let none = Sent { policy: NOTHING.into(), threshold: Threshold::NEVER, rule: WeightRule::Zero };
+        let sent = trace.sent.as_ref().unwrap_or(&none);
+        let unit = |unit: &SentUnit| proto::SentUnit {
+            policy: self.policies.number(&unit.sent.policy),
+            threshold: unit.sent.threshold.0,
+            weight_rule: proto::WeightRule::from(unit.sent.rule).into(),
+            when_ms: unit.when_ms,
+        };
         let live = proto::LiveEntry {
+            sent: trace.units.iter().map(unit).collect(),
             tenant: self.tenants.number(&engine.tenant_name(trace.key.tenant)),
-            trace: Some(proto::TraceKey { high: (id >> 64) as u64, low: id as u64 }),
-            state: match trace.state {
-                Life::Stream => proto::TraceState::Stream.into(),
-                _ => proto::TraceState::Kept.into(),
-            },
-            policy: self.policies.number(&trace.sent.policy),
-            threshold: trace.sent.threshold.0,
-            weight_rule: proto::WeightRule::from(trace.sent.rule).into(),
+            trace: Some(trace.key.trace.into()),
+            state: state_to_proto(trace.state).into(),
+            policy: self.policies.number(&sent.policy),
+            threshold: sent.threshold.0,
+            weight_rule: proto::WeightRule::from(sent.rule).into(),
             when_ms: trace.judged_ms,
             through: Some(trace.through.into()),
-            sent: Vec::new(),
         };
         prost::encoding::message::encode(LIVE_TAG, &live, &mut self.body);
     }
 }
+
+/// The policy of a stream that has kept nothing: no policy has an empty name.
+const NOTHING: &str = "";
 
 /// Field number of `State.live`.
 const LIVE_TAG: u32 = 10;
@@ -245,21 +255,24 @@ fn saved(state: proto::State) -> Saved {
     let tenants: Vec<Arc<str>> = state.tenants.iter().map(|name| Arc::from(name.as_str())).collect();
     let policies: Vec<Arc<str>> = state.policies.iter().map(|name| Arc::from(name.as_str())).collect();
     let named = |names: &[Arc<str>], number: u32| names.get(number as usize).cloned().unwrap_or_default();
-    let kept = state.live.iter().map(|entry| {
-        let key = entry.trace.unwrap_or_default();
-        let id = u128::from(key.high) << 64 | u128::from(key.low);
-        SavedTrace {
-            tenant: named(&tenants, entry.tenant),
-            trace: TraceId(id.to_be_bytes()),
-            state: if entry.state() == proto::TraceState::Stream { Life::Stream } else { Life::Kept },
-            sent: Sent {
-                policy: named(&policies, entry.policy),
-                threshold: Threshold(entry.threshold),
-                rule: WeightRule::from(entry.weight_rule()),
-            },
-            judged_ms: entry.when_ms,
-            through: entry.through.unwrap_or_default().into(),
-        }
+    let sent = |policy: u32, threshold: u64, rule: proto::WeightRule| Sent {
+        policy: named(&policies, policy),
+        threshold: Threshold(threshold),
+        rule: WeightRule::from(rule),
+    };
+    let unit = |unit: &proto::SentUnit| SentUnit {
+        sent: sent(unit.policy, unit.threshold, unit.weight_rule()),
+        when_ms: unit.when_ms,
+    };
+    let kept = state.live.iter().map(|entry| SavedTrace {
+        tenant: named(&tenants, entry.tenant),
+        trace: entry.trace.unwrap_or_default().into(),
+        state: state_from_proto(entry.state()),
+        sent: Some(sent(entry.policy, entry.threshold, entry.weight_rule()))
+            .filter(|sent| &*sent.policy != NOTHING),
+        units: entry.sent.iter().map(unit).collect(),
+        judged_ms: entry.when_ms,
+        through: entry.through.unwrap_or_default().into(),
     });
     Saved {
         written_ms: state.written_at_ms,
@@ -291,6 +304,7 @@ impl SavedTrace {
             key: Key { trace: self.trace, tenant },
             state: self.state,
             sent: self.sent,
+            units: self.units.into(),
             judged_ms: self.judged_ms,
             through: self.through,
         }

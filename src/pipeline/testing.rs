@@ -45,6 +45,7 @@ pub(super) fn engine(now_ms: u64) -> Engine {
         slow: Slow::new(&policies.percentiles()),
         ledger: Arc::new(Ledger::new(policies.names())),
         policies,
+        roots: None,
         clock: Arc::new(At(now_ms)),
         input: None,
         max_wait_ms: waits.max_wait_ms,

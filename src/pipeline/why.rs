@@ -41,6 +41,11 @@ impl Memory {
         let dropped_by = known.dropped_by.filter(|_| state != State::Kept);
         let verdict = match (&known.sent, dropped_by) {
             _ if state == State::Waiting => None,
+            // Of a stream the verdict by which a unit of it left last.
+            (Some(sent), _) if state == State::Stream => {
+                let left_ms = known.units.iter().map(|unit| unit.when_ms).max().unwrap_or(known.judged_ms);
+                Some(self.sent(sent, randomness, left_ms, now))
+            }
             (_, Some((policy, generation))) => {
                 let in_force = self.engine.policies.load();
                 let still = generation == in_force.generation;
@@ -76,7 +81,10 @@ impl Memory {
             due_in_seconds: None,
             whole: remembered.state == Life::Kept,
             complete: false,
-            verdict: Some(self.sent(&remembered.sent, randomness, remembered.judged_ms, now)),
+            verdict: remembered
+                .sent
+                .as_ref()
+                .map(|sent| self.sent(sent, randomness, remembered.judged_ms, now)),
             operation: None,
         }
     }

@@ -11,6 +11,7 @@
 mod budget;
 mod config;
 mod policy;
+mod root;
 pub mod slow;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -21,6 +22,7 @@ mod unit;
 pub use budget::{Formula, KEYS_MAX, Measure, Rate, RateError};
 pub use config::{ConditionText, Keep, PolicyConfig, PolicyName, RandomnessSource};
 pub use policy::{CompileError, CurrentKeep, Policies, Shadow, Warning};
+pub use root::{RootCondition, RootError};
 pub use slow::{Learned, OperationKey, Percentile, Slow};
 pub use traceql::{FOLDS_MAX, QueryError, SpanField};
 pub use uniformity::Uniformity;

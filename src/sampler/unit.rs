@@ -39,6 +39,16 @@ pub struct Size {
     pub bytes: u64,
 }
 
+impl Size {
+    /// Of spans with messages of these lengths.
+    pub fn of(lengths: impl Iterator<Item = u32>) -> Self {
+        lengths.fold(Self::default(), |size, length| Self {
+            spans: size.spans + 1,
+            bytes: size.bytes + u64::from(length),
+        })
+    }
+}
+
 /// A span within its resource and instrumentation scope.
 #[derive(Clone, Copy, Debug)]
 pub struct UnitSpan<'a> {

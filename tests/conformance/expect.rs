@@ -214,7 +214,8 @@ fn hex(bytes: &[u8]) -> String {
 
 fn trace(faults: &mut Faults, expected: &TraceExpected, story: &Story) -> anyhow::Result<()> {
     if let Some(count) = &expected.exports {
-        faults.number("exports", count, story.exports.len() as f64);
+        let pieces = story.exports.iter().filter(|export| export.ends_piece).count();
+        faults.number("exports", count, pieces as f64);
     }
     let spans: Vec<(&Export, &Placed)> = exported(story).collect();
     if let Some(count) = &expected.exported_spans {

@@ -63,6 +63,8 @@ pub struct Export {
     pub weighs: bool,
     pub resources: usize,
     pub spans: Vec<Placed>,
+    /// The last record of its piece.
+    pub ends_piece: bool,
 }
 
 /// What became of one trace.
@@ -322,7 +324,8 @@ impl Run {
             for parcel in parcels.iter().filter(|_| !self.backend_fails) {
                 let trace = Id::try_from(&parcel.piece.trace_id[..])?;
                 let story = self.outcome.stories.entry(trace).or_default();
-                story.exports.push(export(&parcel.piece)?);
+                let ends_piece = parcel.end > parcel.at;
+                story.exports.push(Export { ends_piece, ..export(&parcel.piece)? });
                 life.tail.subscription().cursor.advance(parcel.end);
             }
         }
@@ -353,16 +356,23 @@ impl Run {
         if known.as_ref().is_some_and(|known| known.unjudged > 0) {
             return false;
         }
+        let story = self.outcome.stories.get_mut(&trace).expect("it has arrived");
+        let spans = std::mem::take(&mut story.waiting);
         let verdict = known.map(|known| {
             let dropped_by =
                 known.dropped_by.map(|(policy, _)| engine.policies.load().policies.name(policy).to_owned());
             let sent_by = known.sent.map(|sent| sent.policy.to_string());
-            let kept = known.state == State::Kept;
+            let has_left = |id: &u64| {
+                let mut sent = story.exports.iter().flat_map(|export| &export.spans);
+                sent.any(|placed| id_of(placed) == *id)
+            };
+            let kept = match known.state {
+                State::Stream => spans.iter().all(has_left),
+                state => state == State::Kept,
+            };
             let policy = if kept { sent_by } else { dropped_by };
             Verdict { kept, policy: policy.unwrap_or_default(), whole: known.root_seen }
         });
-        let story = self.outcome.stories.get_mut(&trace).expect("it has arrived");
-        let spans = std::mem::take(&mut story.waiting);
         story.judged.push(Judged { at_ms: self.now_ms.load(Relaxed), verdict, spans });
         true
     }
@@ -440,5 +450,6 @@ fn export(piece: &Piece) -> anyhow::Result<Export> {
         weighs: piece.weight_rule() != WeightRule::Zero,
         resources,
         spans,
+        ends_piece: true,
     })
 }

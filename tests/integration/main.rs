@@ -23,4 +23,5 @@ mod reload;
 mod sdk;
 mod statistics;
 mod stores;
+mod websocket;
 mod why;

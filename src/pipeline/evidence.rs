@@ -1,0 +1,197 @@
+//! What the policies are shown: spans in their requests, read where they lie.
+//!
+//! A trace that came as one is shown by what was folded while its spans came and by its root; its other spans
+//! are read when a condition asks. What is judged apart from the rest of its trace was read before, so it is
+//! folded from its bytes.
+
+use std::borrow::Cow;
+use std::cell::OnceCell;
+
+use super::engine::{Engine, Request};
+use super::piece::PIECE_BYTES_MAX;
+use crate::buffer::{Candidate, SpanRef, Which};
+use crate::otlp::{Outline, SpanFacts, SpanView, ValueView};
+use crate::sampler::{OperationKey, Policies, ReadSpans, Size, Spans, UnitSpan};
+use crate::trace::TenantId;
+
+/// Bytes of spans that one judgement reads at most.
+pub(super) const READ_BYTES_MAX: usize = PIECE_BYTES_MAX;
+
+/// A span in its request.
+#[derive(Clone, Debug)]
+pub(super) struct Located {
+    pub(super) request: Request,
+    /// Of the span message in the request.
+    pub(super) at: u32,
+    pub(super) len: u32,
+}
+
+impl Located {
+    pub(super) fn of(engine: &Engine, span: SpanRef) -> Option<Self> {
+        let request = engine.request_of(span.position())?;
+        Some(Self { at: span.offset - request.at, len: span.len(), request })
+    }
+
+    pub(super) fn message(&self) -> &[u8] {
+        &self.request.body[self.at as usize..(self.at + self.len) as usize]
+    }
+
+    pub(super) fn view(&self) -> SpanView<'_> {
+        SpanView::new(self.message())
+    }
+
+    pub(super) fn unit_span(&self) -> Option<UnitSpan<'_>> {
+        let place = Outline::new(&self.request.outline).locate(&self.request.body, self.at)?;
+        Some(UnitSpan {
+            span: self.view(),
+            resource_spans: place.resource_spans,
+            scope_spans: place.scope_spans,
+        })
+    }
+}
+
+/// What a decision rests on.
+#[derive(Clone, Copy)]
+pub(super) struct Evidence<'a> {
+    pub(super) root: Option<&'a Located>,
+    /// None: folded under other policies.
+    pub(super) bits: Option<u32>,
+    /// Unix nanoseconds; `u64::MAX` if no span has a start.
+    pub(super) earliest_start: u64,
+    /// Unix nanoseconds, 0 if no span has an end.
+    pub(super) latest_end: u64,
+    pub(super) spans: &'a dyn Spans,
+}
+
+impl Evidence<'_> {
+    /// The larger of the root's own duration and the time from its start to the latest end; none without a start.
+    pub(super) fn duration_ns(&self) -> Option<u64> {
+        let root = self.root?.view();
+        let start = root.start();
+        (start != 0).then(|| root.end().max(self.latest_end).saturating_sub(start))
+    }
+}
+
+/// Spans that were read, folded as ingest would have.
+#[derive(Debug)]
+pub(super) struct ReadUnit<'a> {
+    spans: Vec<&'a Located>,
+    bits: u32,
+    earliest_start: u64,
+    latest_end: u64,
+}
+
+impl<'a> ReadUnit<'a> {
+    pub(super) fn fold(spans: impl Iterator<Item = &'a Located>, policies: &Policies) -> Self {
+        let mut unit = Self { spans: Vec::new(), bits: 0, earliest_start: u64::MAX, latest_end: 0 };
+        for located in spans {
+            let facts = facts(located);
+            unit.bits |= policies.fold(&facts);
+            if facts.start != 0 {
+                unit.earliest_start = unit.earliest_start.min(facts.start);
+            }
+            unit.latest_end = unit.latest_end.max(facts.end);
+            unit.spans.push(located);
+        }
+        unit
+    }
+
+    pub(super) fn evidence<'e>(&'e self, root: Option<&'e Located>) -> Evidence<'e> {
+        let Self { bits, earliest_start, latest_end, .. } = *self;
+        Evidence { root, bits: Some(bits), earliest_start, latest_end, spans: self }
+    }
+}
+
+impl Spans for ReadUnit<'_> {
+    fn read(&self) -> ReadSpans<'_> {
+        let newest_first = self.spans.iter().rev().filter_map(|located| located.unit_span());
+        ReadSpans { spans: newest_first.collect(), complete: true }
+    }
+
+    fn size(&self) -> Size {
+        Size::of(self.spans.iter().map(|located| located.len))
+    }
+}
+
+/// What a scan finds in the span.
+fn facts(located: &Located) -> SpanFacts<'_> {
+    let span = located.view();
+    SpanFacts {
+        at: located.at,
+        len: located.len,
+        trace_id: span.trace_id(),
+        span_id: span.span_id(),
+        parent: span.parent(),
+        start: span.start(),
+        end: span.end(),
+        kind: span.kind(),
+        status: span.status_code(),
+        flags: span.flags(),
+        name: span.name_bytes(),
+        trace_state: span.trace_state_bytes(),
+    }
+}
+
+/// The spans of a judgement, read when a condition asks for them: the newest that come to 16 MiB.
+#[derive(Debug)]
+pub(super) struct ReachableSpans<'a> {
+    engine: &'a Engine,
+    shard: usize,
+    candidate: &'a Candidate,
+    read: OnceCell<(Vec<Located>, bool)>,
+}
+
+impl<'a> ReachableSpans<'a> {
+    /// A condition was not shown all of them.
+    pub(super) fn partly_read(&self) -> bool {
+        self.read.get().is_some_and(|(_, complete)| !complete)
+    }
+
+    /// What is new is the newest: an earlier judgement has not seen it.
+    fn newest(&self) -> (Vec<Located>, bool) {
+        let Self { engine, shard, candidate, .. } = *self;
+        let newest = engine.buffer.stretch(shard, candidate, Which::Unsent, None, READ_BYTES_MAX);
+        let located = newest.members.iter().filter_map(|member| Located::of(engine, member.span));
+        (located.collect(), newest.next.is_none())
+    }
+
+    pub(super) fn new(engine: &'a Engine, shard: usize, candidate: &'a Candidate) -> Self {
+        Self { engine, shard, candidate, read: OnceCell::new() }
+    }
+}
+
+impl Spans for ReachableSpans<'_> {
+    fn read(&self) -> ReadSpans<'_> {
+        let (located, complete) = self.read.get_or_init(|| self.newest());
+        ReadSpans { spans: located.iter().filter_map(Located::unit_span).collect(), complete: *complete }
+    }
+
+    fn size(&self) -> Size {
+        let Self { engine, shard, candidate, .. } = *self;
+        let all = engine.buffer.stretch(shard, candidate, Which::Unsent, None, usize::MAX);
+        Size::of(all.members.iter().map(|member| member.span.len()))
+    }
+}
+
+/// The names that an operation goes by.
+pub(super) struct Operation<'a> {
+    service: Cow<'a, str>,
+    name: Cow<'a, str>,
+}
+
+impl<'a> Operation<'a> {
+    /// Of duplicate attributes the last counts.
+    pub(super) fn of(root: &UnitSpan<'a>) -> Self {
+        let attributes = root.resource_spans.resource().attributes();
+        let services = attributes.filter(|attribute| attribute.key_bytes() == b"service.name");
+        let service = match services.last().map(|attribute| attribute.value()) {
+            Some(ValueView::String(name)) => String::from_utf8_lossy(name),
+            _ => Cow::Borrowed(""),
+        };
+        Self { service, name: root.span.name() }
+    }
+
+    pub(super) fn key(&self, tenant: TenantId) -> OperationKey<'_> {
+        OperationKey { tenant, service: &self.service, name: &self.name }
+    }
+}
