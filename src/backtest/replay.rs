@@ -60,7 +60,8 @@ impl Replay {
     fn build(config: &Config, scratch: &Path, first_ms: u64, step_ms: u64) -> anyhow::Result<Self> {
         let config = of_replay(config, scratch)?;
         let clock = Arc::new(HandClock { began_ms: first_ms, now_ms: AtomicU64::new(first_ms) });
-        let settings = Settings { storage: Arc::new(Hasty(Disk)), clock: clock.clone(), seed: 1 };
+        let settings =
+            Settings { storage: Arc::new(Hasty(Disk)), clock: clock.clone(), seed: 1, ..Settings::default() };
         let mut simulation = Simulation::build(&config, &settings)?;
         let names = config.policies.iter().map(|policy| policy.name.as_str().to_owned());
         let tally = Tally::new(names);

@@ -51,6 +51,7 @@ pub struct WriteLoop {
     names_unsynced: bool,
     failed_tries: u32,
     linger: Duration,
+    retry_after: Duration,
 }
 
 #[derive(Debug)]
@@ -87,6 +88,7 @@ impl WriteLoop {
             names_unsynced: false,
             failed_tries: 0,
             linger: Duration::ZERO,
+            retry_after: RETRY_AFTER,
         };
         write_loop.reserve_spare();
         write_loop
@@ -98,6 +100,11 @@ impl WriteLoop {
         Self { linger, ..self }
     }
 
+    /// For one that is turned by hand: nobody sleeps.
+    pub(super) fn without_pauses(self) -> Self {
+        Self { linger: Duration::ZERO, retry_after: Duration::ZERO, ..self }
+    }
+
     /// Starts a thread that runs the loop.
     pub fn spawn(self, name: &str) -> io::Result<JoinHandle<Result<(), WriteFailed>>> {
         std::thread::Builder::new().name(name.to_owned()).spawn(move || self.run())
@@ -105,6 +112,10 @@ impl WriteLoop {
 
     /// Works until the writer is closed or dropped, then syncs what was written.
     pub fn run(mut self) -> Result<(), WriteFailed> {
+        self.run_to_end()
+    }
+
+    pub(super) fn run_to_end(&mut self) -> Result<(), WriteFailed> {
         loop {
             match self.step() {
                 Step::Worked if self.linger.is_zero() => {}
@@ -116,7 +127,7 @@ impl WriteLoop {
                     self.end(reason.clone())?;
                     return Err(WriteFailed::Stalled(reason));
                 }
-                Step::Stalled => std::thread::sleep(RETRY_AFTER),
+                Step::Stalled => std::thread::sleep(self.retry_after),
                 Step::Failed => return Err(self.shared.failure()),
             }
         }

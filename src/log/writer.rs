@@ -7,14 +7,14 @@
 use super::segment::SegmentHeader;
 use super::storage::Storage;
 use super::waiters::Waiters;
-use super::write_loop::WriteLoop;
+use super::write_loop::{Step, WriteLoop};
 use crate::trace::Position;
 use bytes::Bytes;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokio::sync::watch;
 
 /// What "written" means to those who wait.
@@ -58,6 +58,8 @@ pub type Fatal = Box<dyn Fn(&str) + Send + std::marker::Sync>;
 #[derive(Debug)]
 pub struct Writer {
     shared: Arc<Shared>,
+    /// Of a writer without a thread.
+    by_hand: OnceLock<Mutex<WriteLoop>>,
 }
 
 /// What both sides see.
@@ -134,7 +136,31 @@ impl Writer {
             queue_bytes: settings.queue_bytes,
         });
         let write_loop = WriteLoop::new(shared.clone(), storage, settings, fatal);
-        Ok((Self { shared }, write_loop))
+        Ok((Self { shared, by_hand: OnceLock::new() }, write_loop))
+    }
+
+    /// Takes its own loop instead of a thread: who would wait for the loop turns it, and [`Self::step`] does.
+    pub fn turn_by_hand(&self, write_loop: WriteLoop) {
+        _ = self.by_hand.set(Mutex::new(write_loop.without_pauses()));
+    }
+
+    /// What the thread would do next; `Idle` if there is one.
+    pub fn step(&self) -> Step {
+        self.by_hand.get().map_or(Step::Idle, |write_loop| write_loop.lock().step())
+    }
+
+    /// Writes and syncs what waits, as the end of the thread does.
+    pub fn finish(&self) -> Result<(), WriteFailed> {
+        self.close();
+        self.by_hand.get().map_or(Ok(()), |write_loop| write_loop.lock().run_to_end())
+    }
+
+    /// Sleeps until the loop has done something.
+    fn wait_for_progress(&self, queue: &mut MutexGuard<'_, Queue>) {
+        match self.by_hand.get() {
+            None => self.shared.progress.wait(queue),
+            Some(write_loop) => MutexGuard::unlocked(queue, || _ = write_loop.lock().step()),
+        }
     }
 
     /// Queues one record. The caller holds its order lock: positions arrive in order. `opened` is the header of
@@ -176,7 +202,7 @@ impl Writer {
         let mut queue = self.shared.queue.lock();
         while !queue.has_room(bytes, self.shared.queue_bytes) {
             queue.open()?;
-            self.shared.progress.wait(&mut queue);
+            self.wait_for_progress(&mut queue);
         }
         queue.open()
     }
@@ -235,7 +261,7 @@ impl Writer {
                 drop(queue);
                 return Err(self.shared.failure());
             }
-            self.shared.progress.wait(&mut queue);
+            self.wait_for_progress(&mut queue);
         }
         Ok(target)
     }

@@ -21,7 +21,7 @@ use super::health::Health;
 use super::intake::Intake;
 use super::judge::{Judge, JudgeTallies};
 use super::keeper::{Alarm, JudgeLoop, Judging, KeepLoop, KeeperTallies, Keeping};
-use super::logs::{Failed, Opened, open_input};
+use super::logs::{Failed, Opened, Writers, open_input};
 use super::metrics::PipelineMetrics;
 use super::past::Past;
 use super::place::Place;
@@ -59,6 +59,8 @@ pub struct Settings {
     pub clock: Arc<dyn Clock>,
     /// Of hashes and of the pauses between retries.
     pub seed: u64,
+    /// Names the instance and the segments of the outbox.
+    pub new_uuid: fn() -> Uuid,
 }
 
 impl Default for Settings {
@@ -67,6 +69,7 @@ impl Default for Settings {
             storage: Arc::new(Disk),
             clock: Arc::new(SystemClock::default()),
             seed: Uuid::new_v4().as_u64_pair().0,
+            new_uuid: Uuid::new_v4,
         }
     }
 }
@@ -82,7 +85,7 @@ pub(super) struct Core {
     pub(super) snapshots: (Sender<Snapshot>, Receiver<Snapshot>),
     pub(super) input_highest: u32,
     pub(super) input: Option<LogThread>,
-    pub(super) outbox_thread: LogThread,
+    pub(super) outbox_thread: Option<LogThread>,
 }
 
 pub(super) async fn build(loaded: Loaded, settings: Settings) -> anyhow::Result<Pipeline> {
@@ -92,7 +95,7 @@ pub(super) async fn build(loaded: Loaded, settings: Settings) -> anyhow::Result<
     telemetry.register(Arc::new(Process { started_unix_seconds }));
     let readiness = Readiness::new();
     let (failed, failure) = watch::channel(None);
-    let place = Place::open(&*settings.storage, &config.data.path)?;
+    let place = Place::open(&settings, &config.data.path)?;
     // The admin port answers while the rest comes up.
     let (receiving, stop) = watch::channel(());
     let mut receivers = JoinSet::new();
@@ -103,7 +106,7 @@ pub(super) async fn build(loaded: Loaded, settings: Settings) -> anyhow::Result<
     let opening = shared.clone();
     let opened = blocking(move || {
         let (loaded, place, settings, failed) = &*opening;
-        Opened::open(&loaded.config, place, settings, failed)
+        Opened::open(&loaded.config, place, settings, Writers::Threads, failed)
     });
     let opened = opened.await?;
     // They run while the rest recovers: on a full disk it is they who make room.
@@ -205,9 +208,10 @@ impl Core {
         config: &Config,
         place: &Place,
         settings: &Settings,
+        writers: Writers,
         failed: &Failed,
     ) -> anyhow::Result<Self> {
-        let opened = Opened::open(config, place, settings, failed)?;
+        let opened = Opened::open(config, place, settings, writers, failed)?;
         Self::recover(config, place, settings, failed, opened, &Start::default())
     }
 
@@ -221,12 +225,12 @@ impl Core {
         start: &Start,
     ) -> anyhow::Result<Self> {
         let storage = &settings.storage;
-        let Opened { mut saved, outbox, outbox_thread, mut recovered } = opened;
+        let Opened { mut saved, outbox, outbox_thread, mut recovered, writers } = opened;
         recover::kept_since(storage, &place.data, &mut saved, &mut recovered, start)
             .context("read the outbox")?;
         let first = segment::next_number(&**storage, &place.input, saved.input_segment)
             .with_context(|| format!("read {}", place.input.display()))?;
-        let (input, input_thread) = open_input(config, storage, place, first, failed)?;
+        let (input, input_thread) = open_input(config, storage, place, first, writers, failed)?;
         let memory_limit = memory_limit(config)?;
         let engine =
             engine(config, place, memory_limit, first, input, settings.clock.clone(), settings.seed)?;

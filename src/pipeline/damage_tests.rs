@@ -62,7 +62,7 @@ fn config() -> Config {
 }
 
 fn open(disk: &SimDisk, clock: &Arc<ByHand>) -> anyhow::Result<Simulation> {
-    let settings = Settings { storage: disk.storage(), clock: clock.clone(), seed: 1 };
+    let settings = Settings { storage: disk.storage(), clock: clock.clone(), seed: 1, ..Settings::default() };
     Simulation::build(&config(), &settings)
 }
 

@@ -255,7 +255,7 @@ async fn a_recovery_that_finds_no_room_waits_for_the_exporters_and_can_be_ended(
     let blocked = timeout(Duration::from_secs(3), build(small("data").into(), settings())).await;
     assert!(blocked.is_err(), "it has found room or failed: {:?}", blocked.map(|built| built.err()));
     let freed = async {
-        while Place::open(&disk, Path::new("data")).is_err() {
+        while Place::open(&settings(), Path::new("data")).is_err() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };

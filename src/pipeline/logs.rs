@@ -6,7 +6,6 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::sync::watch;
 use tracing::{info, warn};
-use uuid::Uuid;
 
 use super::keeper::Alarm;
 use super::place::Place;
@@ -28,11 +27,20 @@ const OUTBOX_LINGER: Duration = Duration::from_millis(5);
 /// Room reserved on disk for the outbox's segment and the next one.
 const OUTBOX_RESERVE: u64 = 4 << 20;
 
+/// Who turns the loops that write the logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Writers {
+    Threads,
+    /// Those who wait for them, and whoever holds the writers.
+    Hand,
+}
+
 /// The state and the outbox: what exporters need.
 pub(super) struct Opened {
+    pub(super) writers: Writers,
     pub(super) saved: Saved,
     pub(super) outbox: Arc<Outbox>,
-    pub(super) outbox_thread: LogThread,
+    pub(super) outbox_thread: Option<LogThread>,
     /// What was lost so far.
     pub(super) recovered: Recovered,
 }
@@ -45,6 +53,7 @@ impl Opened {
         config: &Config,
         place: &Place,
         settings: &Settings,
+        writers: Writers,
         failed: &Failed,
     ) -> anyhow::Result<Self> {
         let storage = &settings.storage;
@@ -53,7 +62,7 @@ impl Opened {
         let straightened =
             segment::straighten(&**storage, &place.input, |header| header.attributes.is_empty());
         let straightened = straightened.with_context(|| format!("read {}", place.input.display()))?;
-        let (outbox, outbox_thread, found) = open_outbox(config, storage, place, &saved, failed)?;
+        let (outbox, outbox_thread, found) = open_outbox(config, settings, place, &saved, writers, failed)?;
         let repaired = straightened + found.repaired;
         if repaired > 0 {
             warn!(files = repaired, "files of the logs had a wrong name or header, which is right again");
@@ -63,7 +72,7 @@ impl Opened {
         }
         recovered.lost_bytes += found.missing_bytes;
         recovered.torn_bytes += found.torn_bytes;
-        Ok(Self { saved, outbox, outbox_thread, recovered })
+        Ok(Self { writers, saved, outbox, outbox_thread, recovered })
     }
 }
 
@@ -91,15 +100,16 @@ fn read_state(storage: &dyn Storage, place: &Place, recovered: &mut Recovered) -
 
 fn open_outbox(
     config: &Config,
-    storage: &Arc<dyn Storage>,
+    settings: &Settings,
     place: &Place,
     saved: &Saved,
+    writers: Writers,
     failed: &Failed,
-) -> anyhow::Result<(Arc<Outbox>, LogThread, outbox::Found)> {
+) -> anyhow::Result<(Arc<Outbox>, Option<LogThread>, outbox::Found)> {
     let parquet = config.exporters.parquet.as_ref();
     let roll = parquet.map(|parquet| parquet.roll).unwrap_or_default();
     let url = parquet.map(|parquet| parquet.url.clone()).unwrap_or_default();
-    let settings = outbox::Settings {
+    let outbox_settings = outbox::Settings {
         data: place.data.clone(),
         roll_age_ms: roll.age.as_millis(),
         roll_bytes: roll.size.0,
@@ -108,17 +118,19 @@ fn open_outbox(
         attributes: SegmentAttributes { parquet_url: url, schema_version: parquet::SCHEMA_VERSION },
         highest_known: saved.outbox_segment,
         known: saved.outbox.clone(),
-        new_uuid: Uuid::new_v4,
+        new_uuid: settings.new_uuid,
     };
     let names = parquet.map(|_| parquet::EXPORTER.to_owned()).into_iter();
     let names: Vec<String> =
         names.chain(config.exporters.otlp.iter().map(|otlp| otlp.name.to_string())).collect();
     let (outbox, write_loop, found) =
-        Outbox::open(storage.clone(), settings, &names, fatal(failed)).context("open the outbox")?;
+        Outbox::open(settings.storage.clone(), outbox_settings, &names, fatal(failed))
+            .context("open the outbox")?;
     if found.torn_bytes > 0 {
         info!(bytes = found.torn_bytes, "cut what was not written whole off the outbox");
     }
-    let thread = spawn_writer(write_loop.lingering(OUTBOX_LINGER), "outbox writer", failed)?;
+    let write_loop = write_loop.lingering(OUTBOX_LINGER);
+    let thread = start_writer(writers, outbox.log().writer(), write_loop, "outbox writer", failed)?;
     Ok((Arc::new(outbox), thread, found))
 }
 
@@ -127,6 +139,7 @@ pub(super) fn open_input(
     storage: &Arc<dyn Storage>,
     place: &Place,
     first_segment: u32,
+    writers: Writers,
     failed: &Failed,
 ) -> anyhow::Result<(Option<Arc<Writer>>, Option<LogThread>)> {
     if config.data.input == config::Input::Memory {
@@ -143,8 +156,9 @@ pub(super) fn open_input(
     };
     let (writer, write_loop) =
         Writer::build(storage.clone(), settings, fatal(failed)).context("open the input log")?;
-    let thread = spawn_writer(write_loop.lingering(INPUT_LINGER), "input log's writer", failed)?;
-    Ok((Some(Arc::new(writer)), Some(thread)))
+    let write_loop = write_loop.lingering(INPUT_LINGER);
+    let thread = start_writer(writers, &writer, write_loop, "input log's writer", failed)?;
+    Ok((Some(Arc::new(writer)), thread))
 }
 
 /// A failed fsync: what was acknowledged can no longer be promised, so the process must end.
@@ -157,10 +171,21 @@ fn fatal(failed: &Failed) -> Fatal {
 }
 
 /// Starts a log's writer, without which nothing goes on.
-fn spawn_writer(write_loop: WriteLoop, name: &str, failed: &Failed) -> std::io::Result<LogThread> {
+fn start_writer(
+    writers: Writers,
+    writer: &Writer,
+    write_loop: WriteLoop,
+    name: &str,
+    failed: &Failed,
+) -> std::io::Result<Option<LogThread>> {
+    if writers == Writers::Hand {
+        writer.turn_by_hand(write_loop);
+        return Ok(None);
+    }
     let alarm = Alarm(failed.clone());
-    std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+    let run = move || {
         let _alarm = alarm;
         write_loop.run()
-    })
+    };
+    std::thread::Builder::new().name(name.to_owned()).spawn(run).map(Some)
 }

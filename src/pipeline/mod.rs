@@ -60,7 +60,7 @@ pub use clock::{Clock, SystemClock};
 pub use engine::{Engine, MESSAGE_BYTES_MAX, Parts, Stored, Unstored};
 pub use judge::Witness;
 pub use reload::Refused;
-pub use simulation::Simulation;
+pub use simulation::{Log, Simulation};
 
 use crate::config::{ConfigError, Loaded};
 use crate::exporter::otlp::Stop as ExporterStop;
@@ -128,7 +128,7 @@ pub struct Pipeline {
     exporting: watch::Sender<ExporterStop>,
     exporters: JoinSet<(String, bool)>,
     input: Option<LogThread>,
-    outbox_thread: LogThread,
+    outbox_thread: Option<LogThread>,
     failure: watch::Receiver<Option<String>>,
     /// Held until everything else is gone.
     _lock: Lock,
@@ -263,9 +263,7 @@ impl Pipeline {
                 writer.close();
             }
             outbox.log().close();
-            if let Some(thread) = input {
-                joined(thread).context("close the input log")?;
-            }
+            joined(input).context("close the input log")?;
             joined(outbox_thread).context("close the outbox")
         })
         .await?
@@ -277,7 +275,8 @@ fn judge_waits() -> anyhow::Error {
     anyhow!("the outbox takes nothing; what is not judged waits for the next start")
 }
 
-fn joined(thread: LogThread) -> anyhow::Result<()> {
+fn joined(thread: Option<LogThread>) -> anyhow::Result<()> {
+    let Some(thread) = thread else { return Ok(()) };
     match thread.join() {
         Ok(ended) => Ok(ended?),
         Err(panic) => std::panic::resume_unwind(panic),

@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use tracing::warn;
 use uuid::Uuid;
 
-use super::Lock;
+use super::{Lock, Settings};
 use crate::log::{Storage, storage};
 
 /// A data directory that is ours while this exists.
@@ -23,7 +23,8 @@ pub(super) struct Place {
 
 impl Place {
     /// Creates and locks the directory.
-    pub(super) fn open(storage: &dyn Storage, data: &Path) -> anyhow::Result<Self> {
+    pub(super) fn open(settings: &Settings, data: &Path) -> anyhow::Result<Self> {
+        let storage = &*settings.storage;
         let at = || data.display();
         storage.create_dir_all(data).with_context(|| format!("create {}", at()))?;
         let locked = storage.try_lock(&data.join("lock")).with_context(|| format!("lock {}", at()))?;
@@ -36,7 +37,7 @@ impl Place {
             input: place("input"),
             outbox: place("outbox"),
             state: place("state"),
-            instance: instance(storage, data)?,
+            instance: instance(storage, data, settings.new_uuid)?,
             lock: Lock(lock),
         })
     }
@@ -49,7 +50,7 @@ pub(super) fn read_instance(storage: &dyn Storage, data: &Path) -> anyhow::Resul
     Ok(known.and_then(|text| Uuid::try_parse_ascii(text.trim_ascii()).ok()))
 }
 
-fn instance(storage: &dyn Storage, data: &Path) -> anyhow::Result<Uuid> {
+fn instance(storage: &dyn Storage, data: &Path, new_uuid: fn() -> Uuid) -> anyhow::Result<Uuid> {
     if let Some(instance) = read_instance(storage, data)? {
         return Ok(instance);
     }
@@ -57,7 +58,7 @@ fn instance(storage: &dyn Storage, data: &Path) -> anyhow::Result<Uuid> {
     if storage.exists(path)? {
         warn!(path = %path.display(), "the directory's identity is damaged and made anew");
     }
-    let instance = Uuid::new_v4();
+    let instance = new_uuid();
     storage::write_new(storage, path, format!("{instance}\n").as_bytes())
         .with_context(|| format!("write {}", path.display()))?;
     Ok(instance)
@@ -71,13 +72,14 @@ mod tests {
     #[test]
     fn a_directory_has_one_owner_and_one_identity() {
         let disk = SimDisk::new(1);
-        let first = Place::open(&disk, Path::new("data")).unwrap();
-        let refused = Place::open(&disk, Path::new("data")).unwrap_err().to_string();
+        let settings = Settings { storage: disk.storage(), ..Settings::default() };
+        let first = Place::open(&settings, Path::new("data")).unwrap();
+        let refused = Place::open(&settings, Path::new("data")).unwrap_err().to_string();
         assert!(refused.contains("in use by another process"), "{refused}");
         let instance = first.instance;
         drop(first);
-        assert_eq!(Place::open(&disk, Path::new("data")).unwrap().instance, instance);
+        assert_eq!(Place::open(&settings, Path::new("data")).unwrap().instance, instance);
         disk.put(Path::new("data/id"), b"nonsense".to_vec());
-        assert_ne!(Place::open(&disk, Path::new("data")).unwrap().instance, instance);
+        assert_ne!(Place::open(&settings, Path::new("data")).unwrap().instance, instance);
     }
 }

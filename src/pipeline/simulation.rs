@@ -1,24 +1,39 @@
 //! An instance that is turned by hand: the stages as [`Pipeline`](super::Pipeline) connects them, without
-//! ports, exporters and threads that judge. Whoever holds it owns the clock and the disk, so that hours pass
-//! in a moment and every run is the same.
+//! ports and without a single thread. Whoever holds it owns the clock, the disk and the order of things, so
+//! that hours pass in a moment and every run is the same.
+//!
+//! Coarse: [`Simulation::receive`] and [`Simulation::turn`] do all there is to do. Fine: [`Simulation::begin`],
+//! [`Simulation::write`], [`Simulation::judge`] and [`Simulation::keep`] are what the threads of an instance
+//! do, one step each, in any order. Exporters are built over [`Simulation::outbox`] by who wants some.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use anyhow::Context;
 use bytes::Bytes;
+use futures::future::{Either, select};
 use tokio::sync::watch;
 
+use super::Settings;
 use super::build::Core;
 use super::engine::Engine;
 use super::judge::Witness;
 use super::keeper::STATE_FIRST_MS;
+use super::logs::Writers;
 use super::place::Place;
 use super::reload::Reloads;
-use super::{Settings, joined};
 use crate::config::{Config, ConfigError, Loaded};
 use crate::exporter::outbox::Outbox;
+use crate::log::{Step, Writer};
 use crate::receiver::{Accepted, Intake as _, Rejection};
 use crate::telemetry::Telemetry;
+
+/// Which of the two logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Log {
+    Input,
+    Outbox,
+}
 
 /// See the module. Dropped without [`Self::shutdown`], it has died as by `kill -9`.
 pub struct Simulation {
@@ -33,9 +48,9 @@ pub struct Simulation {
 impl Simulation {
     /// Opens the data directory, recovers and takes requests.
     pub fn build(config: &Config, settings: &Settings) -> anyhow::Result<Self> {
-        let place = Place::open(&*settings.storage, &config.data.path)?;
+        let place = Place::open(settings, &config.data.path)?;
         let (failed, failure) = watch::channel(None);
-        let core = Core::open(config, &place, settings, &failed)?;
+        let core = Core::open(config, &place, settings, Writers::Hand, &failed)?;
         let telemetry = Telemetry::new();
         telemetry.register(core.engine.ledger.clone());
         telemetry.register(Arc::new(core.metrics()));
@@ -50,10 +65,16 @@ impl Simulation {
         self.core.judge_loop.judge.witness = Some(witness);
     }
 
-    /// What a port does with a request.
+    /// What a port does with a request, and what the input log does with its record.
     pub async fn receive(&self, tenant: &str, body: Bytes) -> Result<Accepted, Rejection> {
-        let room = self.core.intake.admit(body.len())?;
-        self.core.intake.receive(room, tenant, body).await
+        let received = pin!(self.begin(tenant, body));
+        match select(received, std::future::ready(())).await {
+            Either::Left((answer, _)) => answer,
+            Either::Right(((), received)) => {
+                self.write(Log::Input);
+                received.await
+            }
+        }
     }
 
     /// What an instance does when its file has changed.
@@ -62,11 +83,56 @@ impl Simulation {
         Ok(self.reloads.done(read?, self.core.engine.clock.arrival_ms()))
     }
 
-    /// What the threads of an instance do many times a second: what is due is judged, segments retire, and
-    /// a state that is due is kept. What was judged can be read from the outbox when this returns.
-    pub fn turn(&mut self) -> anyhow::Result<()> {
+    /// What a port does with a request. The answer comes when the input log has been written.
+    pub fn begin(
+        &self,
+        tenant: &str,
+        body: Bytes,
+    ) -> impl Future<Output = Result<Accepted, Rejection>> + Send + 'static {
+        let (intake, tenant) = (self.core.intake.clone(), tenant.to_owned());
+        async move {
+            let room = intake.admit(body.len())?;
+            intake.receive(room, &tenant, body).await
+        }
+    }
+
+    /// One step of the thread that writes a log.
+    pub fn write(&self, log: Log) -> Step {
+        match (log, &self.core.engine.input) {
+            (Log::Input, Some(writer)) => writer.step(),
+            (Log::Input, None) => Step::Idle,
+            (Log::Outbox, _) => self.core.outbox.log().writer().step(),
+        }
+    }
+
+    /// One look of the judge's thread: what is due is judged, segments retire, a snapshot is taken when a
+    /// state is due. Verdicts wait to be written.
+    pub fn judge(&mut self) {
         self.core.judge_loop.turn(&mut self.state_due_ms);
-        self.keep()
+    }
+
+    /// One look of the keeper's thread: the newest snapshot is made durable, and what it makes dispensable is
+    /// deleted. True: there was one.
+    pub fn keep(&self) -> anyhow::Result<bool> {
+        let Core { snapshots, keep_loop, outbox, .. } = &self.core;
+        match snapshots.1.try_iter().last() {
+            Some(snapshot) => keep_loop.keep(&snapshot).map(|()| true),
+            None => {
+                outbox.tick(self.core.engine.clock.arrival_ms()).context("save the cursors").map(|()| false)
+            }
+        }
+    }
+
+    /// What the threads of an instance do many times a second. What was judged can be read from the outbox
+    /// when this returns.
+    pub fn turn(&mut self) -> anyhow::Result<()> {
+        self.judge();
+        self.keep()?;
+        let log = self.core.outbox.log();
+        if log.written() < log.appended() {
+            self.core.outbox.sync().context("sync the outbox")?;
+        }
+        Ok(())
     }
 
     /// Judges everything that waits and seals the outbox, as a drain does before the exporters finish.
@@ -79,18 +145,13 @@ impl Simulation {
 
     /// Ends in the orderly way: what is not judged or delivered waits for the next start.
     pub fn shutdown(self) -> anyhow::Result<()> {
-        let Core { engine, outbox, judge_loop, keep_loop, snapshots, input, outbox_thread, .. } = self.core;
-        if let Some(writer) = &engine.input {
-            writer.sync_all().context("sync the input log")?;
-        }
+        let Core { engine, outbox, judge_loop, keep_loop, snapshots, .. } = self.core;
+        let input = engine.input.as_deref();
+        input.map_or(Ok(()), |writer| writer.sync_all().map(drop)).context("sync the input log")?;
         judge_loop.snapshot();
         snapshots.1.try_iter().try_for_each(|snapshot| keep_loop.keep(&snapshot))?;
-        if let Some(writer) = &engine.input {
-            writer.close();
-        }
-        outbox.log().close();
-        input.map_or(Ok(()), joined).context("close the input log")?;
-        joined(outbox_thread).context("close the outbox")
+        input.map_or(Ok(()), Writer::finish).context("close the input log")?;
+        outbox.log().writer().finish().context("close the outbox")
     }
 
     /// The engine, to look into.
@@ -98,9 +159,15 @@ impl Simulation {
         &self.core.engine
     }
 
-    /// Where an exporter would read.
-    pub fn outbox(&self) -> &Outbox {
+    /// Where an exporter reads.
+    pub fn outbox(&self) -> &Arc<Outbox> {
         &self.core.outbox
+    }
+
+    /// Bytes that are charged for log, index and requests under way, and how many they may be.
+    pub fn memory(&self) -> (usize, usize) {
+        let budget = &self.core.judge_loop.budget;
+        (budget.used(), budget.limit())
     }
 
     /// What `/metrics` would show.
@@ -111,16 +178,6 @@ impl Simulation {
     /// What would have ended the process.
     pub fn failure(&self) -> Option<String> {
         self.failure.borrow().clone()
-    }
-
-    fn keep(&self) -> anyhow::Result<()> {
-        let Core { snapshots, keep_loop, outbox, .. } = &self.core;
-        snapshots.1.try_iter().try_for_each(|snapshot| keep_loop.keep(&snapshot))?;
-        outbox.tick(self.core.engine.clock.arrival_ms()).context("save the cursors")?;
-        if outbox.log().written() < outbox.log().appended() {
-            outbox.sync().context("sync the outbox")?;
-        }
-        Ok(())
     }
 }
 

@@ -88,7 +88,8 @@ fn padded(span: Span, bytes: usize) -> Span {
 impl World {
     fn start(&mut self) {
         let clock = ByHand { now_ms: self.now_ms.clone(), started_ms: OnceLock::new() };
-        let settings = Settings { storage: self.disk.storage(), clock: Arc::new(clock), seed: 1 };
+        let settings =
+            Settings { storage: self.disk.storage(), clock: Arc::new(clock), seed: 1, ..Settings::default() };
         self.life = Some(Simulation::build(&self.config, &settings).unwrap());
     }
 

@@ -177,7 +177,8 @@ pub fn run(scenario: &Scenario, tailwater: &Value) -> anyhow::Result<Outcome> {
 impl Run {
     fn start(&mut self) -> anyhow::Result<()> {
         let clock = SimClock { now_ms: self.now_ms.clone(), started_ms: OnceLock::new() };
-        let settings = Settings { storage: self.disk.storage(), clock: Arc::new(clock), seed: 1 };
+        let settings =
+            Settings { storage: self.disk.storage(), clock: Arc::new(clock), seed: 1, ..Settings::default() };
         let instance = Simulation::build(&self.config, &settings)?;
         let tail = tail(&instance);
         self.life = Some(Life { instance, tail });

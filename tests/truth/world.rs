@@ -91,7 +91,12 @@ impl World {
 
     fn start(&mut self) {
         let clock = SimClock { now_ms: self.now_ms.clone(), started_ms: OnceLock::new() };
-        let settings = Settings { storage: self.disk.storage(), clock: Arc::new(clock), seed: self.seed };
+        let settings = Settings {
+            storage: self.disk.storage(),
+            clock: Arc::new(clock),
+            seed: self.seed,
+            ..Settings::default()
+        };
         let instance = Simulation::build(&self.config, &settings).unwrap();
         let tail = instance.outbox().tail("backend").unwrap();
         self.life = Some((instance, tail));

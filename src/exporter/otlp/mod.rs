@@ -12,6 +12,7 @@
 //! [`queue`] decides everything; the loop below waits, [`client`] sends, [`feed`] reads.
 
 mod backoff;
+mod by_hand;
 mod client;
 mod config;
 #[cfg(test)]
@@ -33,6 +34,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 pub use backoff::Settings as BackoffSettings;
+pub use by_hand::ByHand;
 pub use client::{Client, Transport};
 pub use config::{Compression, Config, Endpoint, HeaderKey, HeaderText, Invalid, Name, Protocol, TlsConfig};
 pub use outcome::{Outcome, Wait};

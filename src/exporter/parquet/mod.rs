@@ -36,7 +36,7 @@ pub use local::encode_to;
 pub use object::{Cloud, Target, TargetError, name};
 pub use restore::{RestoreError, Restored, restore};
 pub use source::{Piece, PieceKey, Pieces, Segment};
-pub use task::{EXPORTER, Exporter, SCHEMA_VERSION};
+pub use task::{Contents, EXPORTER, Exporter, SCHEMA_VERSION};
 pub use upload::{OpenError, Store, UploadError};
 
 #[cfg(test)]

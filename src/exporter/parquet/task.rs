@@ -170,7 +170,7 @@ impl Exporter {
     }
 
     /// The oldest sealed segment that the cursor has not passed.
-    fn next_segment(&self) -> Option<SegmentInfo> {
+    pub fn next_segment(&self) -> Option<SegmentInfo> {
         let cursor = self.subscription.cursor.position();
         self.outbox.log().sealed().into_iter().find(|segment| {
             let end = Position::new(segment.number, u32::try_from(segment.len).unwrap_or(u32::MAX));
@@ -190,20 +190,25 @@ impl Exporter {
                 spans += self.put(&store, segment, &contents, tenant, keys.clone()).await?;
             }
         }
+        self.settle(segment, &contents, spans);
+        let cursor = self.subscription.cursor.clone();
+        // What cannot be saved now is tried again every second, and said.
+        let _ = blocking(move || cursor.save()).await;
+        Ok(())
+    }
+
+    /// All objects of a segment are where they belong; so many spans are in them.
+    pub fn settle(&self, segment: &SegmentInfo, contents: &Contents, spans: u64) {
         let metrics = &self.subscription.metrics;
         let unwritten = contents.amount.spans.saturating_sub(spans);
         if unwritten > 0 {
-            self.tell_unwritten(&contents, unwritten);
+            self.tell_unwritten(contents, unwritten);
         }
         metrics.settled(segment.number, contents.amount, unwritten);
         metrics.unreadable(contents.lost_bytes);
         metrics.batch();
         self.subscription.cursor.advance(Position::new(segment.number + 1, 0));
         metrics.passed(segment.number + 1, Lost::Corrupt);
-        let cursor = self.subscription.cursor.clone();
-        // What cannot be saved now is tried again every second, and said.
-        let _ = blocking(move || cursor.save()).await;
-        Ok(())
     }
 
     /// Returns the number of rows.
@@ -289,7 +294,7 @@ async fn until(phase: Stop) {
 
 /// The pieces of a sealed segment, by tenant.
 #[derive(Debug)]
-struct Contents {
+pub struct Contents {
     tenants: BTreeMap<String, Vec<PieceKey>>,
     file: Arc<dyn File>,
     amount: Amount,
@@ -297,7 +302,7 @@ struct Contents {
 }
 
 impl Contents {
-    fn list(storage: Arc<dyn Storage>, segment: &SegmentInfo) -> io::Result<Self> {
+    pub fn list(storage: Arc<dyn Storage>, segment: &SegmentInfo) -> io::Result<Self> {
         let file = storage.open(&segment.path, Open::Read)?;
         let mut contents = Self { tenants: BTreeMap::new(), file, amount: Amount::default(), lost_bytes: 0 };
         let mut reader = GroupReader::segment(storage, segment);
@@ -322,6 +327,16 @@ impl Contents {
             }
         }
         Ok(contents)
+    }
+
+    /// Tenants, and the pieces that make the object of each.
+    pub fn tenants(&self) -> impl Iterator<Item = (&str, &[PieceKey])> {
+        self.tenants.iter().map(|(tenant, keys)| (tenant.as_str(), keys.as_slice()))
+    }
+
+    /// The pieces themselves.
+    pub fn pieces(&self) -> impl Pieces + use<> {
+        PieceFile(self.file.clone())
     }
 }
 
