@@ -4,7 +4,7 @@
 //! queued, while [`Writer::stalled`] says why. Only a failed fsync is final, because the kernel may have
 //! dropped the pages: it is handed to the [`Fatal`] callback.
 
-use super::segment::SegmentHeader;
+use super::segment::{self, SegmentHeader};
 use super::storage::Storage;
 use super::waiters::Waiters;
 use super::write_loop::{Step, WriteLoop};
@@ -121,11 +121,14 @@ impl Writer {
     ) -> io::Result<(Self, WriteLoop)> {
         storage.create_dir_all(&settings.dir)?;
         let start = Position::new(settings.first_segment, 0);
+        // A life that was killed has written what it has not synced; the first sync covers it.
+        let oldest = segment::numbers(&*storage, &settings.dir)?.first().map(|(number, _)| *number);
+        let unsynced = oldest.map_or(start, |number| start.min(Position::new(number, 0)));
         let shared = Arc::new(Shared {
             queue: Mutex::new(Queue {
                 appended: start,
-                sync_wanted: start,
-                synced: start,
+                sync_wanted: unsynced,
+                synced: unsynced,
                 ..Queue::default()
             }),
             work: Condvar::new(),

@@ -1,0 +1,402 @@
+//! One run: an instance that is turned by hand, its senders, its backends and its disk, and the seed that
+//! decides what happens next. Here is how lives begin and end; [`super::events`] has what happens in them.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::hash::{DefaultHasher, Hasher};
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tailwater::config::Config;
+use tailwater::exporter::otlp::{self, ByHand};
+use tailwater::exporter::parquet;
+use tailwater::log::StoredRecord;
+use tailwater::pipeline::{Clock, Settings, Simulation};
+use tailwater::receiver::{Accepted, Rejection};
+use tailwater::trace::Position;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::backend::{ObjectStore, Sink};
+use crate::count::Counts;
+use crate::disk::{Fuse, Rig};
+use crate::model::{Group, Model, Stored};
+use crate::objects::Upload;
+use crate::plan::{self, Plan, SINKS};
+use crate::plant::{self, Plant};
+use crate::random::Random;
+use crate::traffic::{Request, Traffic};
+use crate::young::Watch;
+
+/// Unix milliseconds at the beginning of a run: half an hour before a full hour.
+pub const BEGIN_MS: u64 = 1_700_000_000_000;
+
+/// What words of a path an end may wait for.
+const FUSES: [&str; 7] = ["data", "data", "input", "outbox", "state", "cursor", "parquet"];
+
+#[derive(Debug)]
+struct SimClock {
+    now_ms: Arc<AtomicU64>,
+    started_ms: OnceLock<u64>,
+}
+
+impl Clock for SimClock {
+    fn arrival_ms(&self) -> u64 {
+        BEGIN_MS + self.now_ms.load(Relaxed)
+    }
+
+    fn elapsed_ms(&self) -> u64 {
+        self.started_ms.get().map_or(0, |started| self.now_ms.load(Relaxed) - started)
+    }
+
+    fn start(&self) {
+        self.started_ms.get_or_init(|| self.now_ms.load(Relaxed));
+    }
+}
+
+thread_local! {
+    static UUIDS: Cell<u128> = const { Cell::new(0) };
+}
+
+fn next_uuid() -> Uuid {
+    Uuid::from_u128(UUIDS.replace(UUIDS.get() + 1))
+}
+
+type Answer = Pin<Box<dyn Future<Output = Result<Accepted, Rejection>>>>;
+
+/// A request that is not answered yet.
+pub struct Pending {
+    pub request: Request,
+    pub answer: Answer,
+    pub received_ms: u64,
+}
+
+/// From one start of the process to its end.
+pub struct Life {
+    pub instance: Simulation,
+    pub parquet: parquet::Exporter,
+    pub upload: Option<Upload>,
+    pub pending: Vec<Pending>,
+    pub watch: Watch,
+    /// Spans that the run itself has put into the outbox.
+    pub appended: u64,
+    /// By a planted fault: stored, and not indexed yet.
+    pub unindexed: Option<StoredRecord>,
+    /// Turns left until it is.
+    pub unindexed_for: u32,
+}
+
+/// How a life ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Kill,
+    Power,
+}
+
+pub struct World {
+    pub plan: Plan,
+    pub config: Config,
+    pub random: Random,
+    pub rig: Rig,
+    pub now_ms: Arc<AtomicU64>,
+    pub begin: Instant,
+    pub traffic: Traffic,
+    pub sinks: Vec<Sink>,
+    pub store: ObjectStore,
+    pub groups: Vec<Group>,
+    /// Requests to be sent again, and when.
+    pub again: Vec<(u64, Request)>,
+    pub life: Option<Life>,
+    pub counts: Counts,
+    /// The smallest and the largest share that was in force, in percent.
+    pub shares: (u64, u64),
+    /// What each cursor's file surely says.
+    pub saved: HashMap<String, Position>,
+    /// Numbers of segments in use at the end of a life: input, outbox.
+    pub floors: (u32, u32),
+    /// The disk misbehaves at present, so that an instance need not start.
+    pub disk_is_ill: bool,
+    story: DefaultHasher,
+    tell: bool,
+}
+
+/// The last segment of which something lies before a position.
+fn in_use(before: Position) -> u32 {
+    before.segment - u32::from(before.offset == 0 && before.segment > 0)
+}
+
+/// How a run came out.
+#[derive(Debug)]
+pub struct Outcome {
+    pub counts: Counts,
+    /// A hash of everything that happened.
+    pub story: u64,
+    pub verdict: Result<(), String>,
+}
+
+/// Runs a seed to its end.
+pub fn run(seed: u64, plant: Option<Plant>, tell: bool) -> Outcome {
+    let mut world = World::new(seed, plant, tell);
+    let verdict = world.play();
+    if let Err(wrong) = &verdict {
+        world.note(format_args!("WRONG: {wrong}"));
+    }
+    world.counts.operations = world.rig.operations();
+    world.counts.torn_writes = world.rig.torn_writes();
+    Outcome { counts: world.counts, story: world.story.finish(), verdict }
+}
+
+impl World {
+    fn new(seed: u64, plant: Option<Plant>, tell: bool) -> Self {
+        UUIDS.set(u128::from(seed) << 32 | 1);
+        let mut random = Random::new(seed);
+        let plan = Plan::draw(&mut random);
+        let mut world = Self {
+            config: plan.config(),
+            rig: Rig::new(seed, plant),
+            now_ms: Arc::default(),
+            begin: Instant::now(),
+            traffic: Traffic::default(),
+            sinks: SINKS.into_iter().map(Sink::new).collect(),
+            store: ObjectStore::default(),
+            groups: Vec::new(),
+            again: Vec::new(),
+            life: None,
+            counts: Counts::default(),
+            shares: (plan.share, plan.share),
+            saved: HashMap::new(),
+            floors: (0, 0),
+            disk_is_ill: false,
+            story: DefaultHasher::new(),
+            tell,
+            random,
+            plan,
+        };
+        let plan = format!("{:?}", world.plan);
+        world.note(format_args!("{plan}"));
+        world
+    }
+
+    /// Part of what happened; printed where somebody wants to know.
+    pub fn note(&mut self, what: std::fmt::Arguments<'_>) {
+        let mut line = String::new();
+        _ = write!(line, "{:>8} {what}", self.now());
+        self.story.write(line.as_bytes());
+        if self.tell {
+            eprintln!("{line}");
+        }
+    }
+
+    pub fn now(&self) -> u64 {
+        self.now_ms.load(Relaxed)
+    }
+
+    /// The clock of the exporters.
+    pub fn instant(&self) -> Instant {
+        self.begin + Duration::from_millis(self.now())
+    }
+
+    fn play(&mut self) -> Result<(), String> {
+        for _ in 0..self.plan.events {
+            if self.life.is_none() {
+                self.start(true)?;
+            }
+            self.event()?;
+            self.counts.events += 1;
+            self.hold_or_end()?;
+        }
+        let least = 2_u64.saturating_sub(self.counts.crashes());
+        for _ in 0..least {
+            self.end(End::Kill)?;
+            self.start(false)?;
+        }
+        self.settle()?;
+        self.model().check()
+    }
+
+    /// After every event: what must hold holds, and a life that is over ends.
+    pub fn hold_or_end(&mut self) -> Result<(), String> {
+        let Some(life) = &self.life else { return Ok(()) };
+        let failed = life.instance.failure().is_some();
+        if failed || self.rig.is_blown() {
+            self.counts.failed_syncs += u64::from(failed);
+            let end = self.draw_end();
+            return self.end(end);
+        }
+        self.check()
+    }
+
+    fn draw_end(&mut self) -> End {
+        if self.plan.power && self.random.percent(60) { End::Power } else { End::Kill }
+    }
+
+    pub fn crash(&mut self) -> Result<(), String> {
+        let end = self.draw_end();
+        self.end(end)
+    }
+
+    /// The process is gone, and of the disk what was not synced, if power was lost.
+    fn end(&mut self, end: End) -> Result<(), String> {
+        self.note(format_args!("end of life by {end:?} after {} operations", self.rig.operations()));
+        self.counts.ended(end);
+        match end {
+            End::Kill => self.rig.disk.kill(),
+            End::Power => self.rig.disk.crash(),
+        }
+        if end == End::Power && self.plan.excuses() {
+            let begun = |trace: &&mut crate::traffic::Trace| trace.spans.iter().any(|span| span.sends > 0);
+            self.traffic.traces.iter_mut().filter(begun).for_each(|trace| trace.excused = true);
+        }
+        if self.rig.plant == Some(Plant::TornBelieved) {
+            plant::complete_torn_records(&self.rig.disk);
+        }
+        self.leave(end);
+        self.groups_are(Stored::Perhaps);
+        Ok(())
+    }
+
+    /// Of those of which nothing was known.
+    pub fn groups_are(&mut self, stored: Stored) {
+        let waiting = self.groups.iter_mut().filter(|group| group.stored == Stored::Waits);
+        waiting.for_each(|group| group.stored = stored);
+    }
+
+    /// Whoever was connected notices.
+    fn leave(&mut self, end: End) {
+        let Some(life) = self.life.take() else { return };
+        self.remember_cursors(&life);
+        if !(end == End::Power && self.plan.excuses()) {
+            let written = life.instance.engine().input.as_ref().map(|input| input.written());
+            self.floors.0 = self.floors.0.max(in_use(written.unwrap_or_default()));
+        }
+        for Pending { request, .. } in life.pending {
+            if self.random.percent(80) {
+                self.again.push((self.now() + 10 * self.random.between(0, 300), request));
+            }
+        }
+        self.sinks.iter_mut().for_each(|sink| sink.end_of_life(&mut self.random));
+    }
+
+    fn remember_cursors(&mut self, life: &Life) {
+        for subscription in life.instance.outbox().subscriptions() {
+            let saved = subscription.cursor.saved();
+            let reached = subscription.cursor.position();
+            self.floors.1 = self.floors.1.max(in_use(reached));
+            self.saved.insert(subscription.cursor.exporter().to_owned(), saved);
+        }
+    }
+
+    /// The process ends as it should: nothing is lost, even if power is lost next.
+    pub fn shutdown(&mut self) -> Result<(), String> {
+        let Some(mut life) = self.life.take() else { return Ok(()) };
+        self.collect_answers(&mut life);
+        self.remember_cursors(&life);
+        let Life { instance, pending, .. } = life;
+        let ended = instance.shutdown();
+        self.note(format_args!("orderly end: {}", ended.is_ok()));
+        for Pending { request, .. } in pending {
+            self.again.push((self.now() + 10, request));
+        }
+        self.sinks.iter_mut().for_each(|sink| sink.end_of_life(&mut self.random));
+        if self.rig.is_blown() || (ended.is_err() && self.disk_is_ill) {
+            return self.crash();
+        }
+        ended.map_err(|error| format!("an orderly end failed: {error:#}"))?;
+        self.groups_are(Stored::Surely);
+        self.counts.orderly += 1;
+        if self.random.percent(50) { self.rig.disk.kill() } else { self.rig.disk.crash() }
+        Ok(())
+    }
+
+    /// Starts the process, again and again if it ends while it recovers.
+    pub fn start(&mut self, fused: bool) -> Result<(), String> {
+        for attempt in 0_u32.. {
+            let fuse = (fused && attempt < 3).then(|| self.draw_fuse()).flatten();
+            self.rig.arm(fuse);
+            match self.build() {
+                Ok(life) if !self.rig.is_blown() => {
+                    let balance = life.instance.engine().ledger.balance();
+                    let low_water = life.instance.engine().buffer.low_water();
+                    self.life = Some(life);
+                    self.note(format_args!("start, {fuse:?}, low-water {low_water:?}, {balance}"));
+                    self.counts.lives += 1;
+                    return self.check_start();
+                }
+                Ok(life) => drop(life),
+                Err(_) if self.rig.is_blown() => {}
+                Err(error) if self.disk_is_ill => {
+                    self.note(format_args!("no start on an ill disk: {error:#}"));
+                    self.counts.refused_starts += 1;
+                    self.heal();
+                    self.rig.disk.kill();
+                    continue;
+                }
+                Err(error) => return Err(format!("it does not start: {error:#}")),
+            }
+            self.counts.crashes_in_recovery += 1;
+            self.crash()?;
+        }
+        unreachable!("the fourth attempt has no fuse")
+    }
+
+    fn draw_fuse(&mut self) -> Option<Fuse> {
+        let on = self.random.pick(&FUSES);
+        let after = match (on, self.random.below(4)) {
+            (_, 0) => self.random.below(12),
+            ("data" | "input" | "outbox", _) => self.random.below(250),
+            _ => self.random.below(30),
+        };
+        Some(Fuse { on, after })
+    }
+
+    fn build(&mut self) -> anyhow::Result<Life> {
+        let clock = SimClock { now_ms: self.now_ms.clone(), started_ms: OnceLock::new() };
+        let storage = Arc::new(self.rig.clone());
+        let settings =
+            Settings { storage: storage.clone(), clock: Arc::new(clock), seed: 7, new_uuid: next_uuid };
+        let instance = Simulation::build(&self.config, &settings)?;
+        let outbox = instance.outbox().clone();
+        let s3 = parquet::S3::default();
+        let parquet = parquet::Exporter::build(outbox.clone(), storage, Path::new("data"), &s3)?
+            .expect("it is configured");
+        let settings = otlp::Settings { batch_bytes: 4 << 10, in_flight: 3, ..Default::default() };
+        for sink in &mut self.sinks {
+            sink.exporter = outbox.tail(sink.name).map(|tail| ByHand::new(tail, settings));
+        }
+        let watch = Watch::begin(&instance, &self.traffic, self.now_ms.load(Relaxed));
+        Ok(Life {
+            instance,
+            parquet,
+            upload: None,
+            pending: Vec::new(),
+            watch,
+            appended: 0,
+            unindexed: None,
+            unindexed_for: 0,
+        })
+    }
+
+    /// What ails the disk goes away.
+    pub fn heal(&mut self) {
+        self.rig.disk.set_capacity(None);
+        self.rig.disk.fail_writes(0);
+        self.rig.disk.fail_syncs(0);
+        self.disk_is_ill = false;
+    }
+
+    fn model(&self) -> Model<'_> {
+        Model {
+            plan: &self.plan,
+            traffic: &self.traffic,
+            sinks: &self.sinks,
+            store: &self.store,
+            groups: &self.groups,
+            surely: plan::threshold(self.shares.0),
+            at_most: plan::threshold(self.shares.1),
+        }
+    }
+}
