@@ -398,8 +398,9 @@ fn cut_tail(storage: &Arc<dyn Storage>, dir: &Path) -> io::Result<u64> {
     };
     if whole_to < len {
         file.truncate(whole_to)?;
-        file.sync()?;
     }
+    // It is sealed from now on, and a life that was killed may not have synced it.
+    file.sync()?;
     Ok(len - whole_to)
 }
 

@@ -240,9 +240,11 @@ impl WriteLoop {
         };
         let file = file.map_err(Trouble::Retry)?;
         let end = header.encoded_len() as u32;
-        self.live = Some(Live { number: header.number, file, end });
+        let live = self.live.insert(Live { number: header.number, file, end });
         self.names_unsynced = true;
         if self.settings.sync_names || self.settings.sync == SyncMode::Always {
+            // Not the name alone: records that survive a loss of power say little without their header.
+            live.file.sync().map_err(Trouble::Sync)?;
             self.sync_names()?;
         }
         self.reserve_spare();

@@ -1,6 +1,6 @@
 //! Where kept spans go: backends that take OTLP, and an object store.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use tailwater::exporter::otlp::{ByHand, Outcome, Request, Wait};
 
@@ -38,11 +38,11 @@ pub struct Sink {
     pub exporter: Option<ByHand>,
     pub flights: Vec<Flight>,
     /// How often each span came.
-    pub taken: HashMap<u64, u32>,
+    pub taken: BTreeMap<u64, u32>,
     /// How often each span came in this life, and how often of that nobody knows.
-    pub this_life: HashMap<u64, (u32, u32)>,
+    pub this_life: BTreeMap<u64, (u32, u32)>,
     /// Refused for good.
-    pub refused: HashMap<u64, u64>,
+    pub refused: BTreeMap<u64, u64>,
     /// What came since somebody looked; none: something that is no OTLP.
     pub news: Vec<Option<Seen>>,
 }
@@ -64,9 +64,9 @@ impl Sink {
             mood: Mood::Good,
             exporter: None,
             flights: Vec::new(),
-            taken: HashMap::new(),
-            this_life: HashMap::new(),
-            refused: HashMap::new(),
+            taken: BTreeMap::new(),
+            this_life: BTreeMap::new(),
+            refused: BTreeMap::new(),
             news: Vec::new(),
         }
     }

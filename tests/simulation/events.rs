@@ -30,7 +30,11 @@ impl World {
         self.pass_time();
         self.index_late();
         match self.random.below(100) {
-            0..=9 => self.traffic.begin(&mut self.random, self.plan.waits, self.now_ms.load(std::sync::atomic::Ordering::Relaxed)),
+            0..=9 => self.traffic.begin(
+                &mut self.random,
+                self.plan.waits,
+                self.now_ms.load(std::sync::atomic::Ordering::Relaxed),
+            ),
             10..=34 => self.send(),
             35..=50 => self.write(Log::Input),
             51..=57 => self.write(Log::Outbox),
@@ -246,15 +250,19 @@ impl World {
         let number = self.traffic.synthetic(&mut self.random, count, now);
         let trace = &self.traffic.traces[number];
         let decided_at_ms = crate::world::BEGIN_MS + now;
-        let pieces: Vec<Piece> = trace.spans.iter().map(|span| Piece {
-            trace_id: trace.id.into(),
-            policy: "errors".to_owned(),
-            decided_at_ms,
-            state_after: TraceState::Kept.into(),
-            spans: 1,
-            otlp: wire::request(&[&span.message]).into(),
-            ..Piece::default()
-        }).collect();
+        let pieces: Vec<Piece> = trace
+            .spans
+            .iter()
+            .map(|span| Piece {
+                trace_id: trace.id.into(),
+                policy: "errors".to_owned(),
+                decided_at_ms,
+                state_after: TraceState::Kept.into(),
+                spans: 1,
+                otlp: wire::request(&[&span.message]).into(),
+                ..Piece::default()
+            })
+            .collect();
         let tenant = TENANTS[trace.tenant];
         let kept: Vec<Kept<'_>> = pieces.iter().map(|piece| Kept { tenant, piece }).collect();
         let appended = life.instance.outbox().try_append_group(&kept, decided_at_ms);
@@ -324,7 +332,9 @@ impl World {
     }
 }
 
-type Answer = std::pin::Pin<Box<dyn Future<Output = Result<tailwater::receiver::Accepted, tailwater::receiver::Rejection>>>>;
+type Answer = std::pin::Pin<
+    Box<dyn Future<Output = Result<tailwater::receiver::Accepted, tailwater::receiver::Rejection>>>,
+>;
 
 /// As an engine would do it that lets go of its order too early: stored and written now, indexed after others.
 fn store_unindexed(life: &mut Life, tenant: &str, body: &Bytes) -> Answer {

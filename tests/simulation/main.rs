@@ -87,7 +87,8 @@ fn every_invariant_holds_whatever_a_seed_does() {
     let (counts, wrong) = search(seeds, None);
     println!("{seeds} seeds in {:.1} s\n{counts}", begin.elapsed().as_secs_f64());
     if let Some((seed, text)) = wrong {
-        let again = format!("TAILWATER_SEED={seed} cargo test --test simulation every_invariant -- --nocapture");
+        let again =
+            format!("TAILWATER_SEED={seed} cargo test --test simulation every_invariant -- --nocapture");
         panic!("seed {seed}: {text}\nagain: {again}");
     }
 }

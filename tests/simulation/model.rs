@@ -64,7 +64,10 @@ impl Model<'_> {
     fn check_span(&self, name: Name, trace: &Trace, rows: u32) -> Result<(), String> {
         let span = &trace.spans[name.1];
         if rows > span.sends {
-            return Err(format!("span {name:?} was sent {} times and stands {rows} times in objects", span.sends));
+            return Err(format!(
+                "span {name:?} was sent {} times and stands {rows} times in objects",
+                span.sends
+            ));
         }
         if trace.synthetic {
             return Ok(());
@@ -75,7 +78,8 @@ impl Model<'_> {
             return Err(format!("span {name:?} left, though no policy keeps its trace"));
         }
         if self.must_leave(trace, span) {
-            let told = |wrong| format!("{wrong}: {:?}, error: {}, {:?}", trace.id, span.error, span.acknowledged);
+            let told =
+                |wrong| format!("{wrong}: {:?}, error: {}, {:?}", trace.id, span.error, span.acknowledged);
             self.check_present(name, span, rows).map_err(told)?;
         }
         Ok(())
@@ -85,11 +89,13 @@ impl Model<'_> {
         if rows == 0 {
             return Err(format!("span {name:?} was acknowledged, its trace is kept, and it is in no object"));
         }
-        let missing = |sink: &&Sink| !sink.taken.contains_key(&span.id) && !sink.refused.contains_key(&span.id);
+        let missing =
+            |sink: &&Sink| !sink.taken.contains_key(&span.id) && !sink.refused.contains_key(&span.id);
         match self.sinks.iter().find(missing) {
-            Some(sink) => {
-                Err(format!("span {name:?} was acknowledged, its trace is kept, and {} never got it", sink.name))
-            }
+            Some(sink) => Err(format!(
+                "span {name:?} was acknowledged, its trace is kept, and {} never got it",
+                sink.name
+            )),
             None => Ok(()),
         }
     }
@@ -116,7 +122,9 @@ impl Model<'_> {
         let in_time = |span: &Span| span.acknowledged.is_some_and(|(_, answered_ms)| answered_ms < due_ms);
         let errors = || trace.spans.iter().filter(|span| span.error);
         let Some(first_error_ms) = errors().filter_map(begun).min() else { return false };
-        let Some(error) = errors().find(|error| in_time(error)).filter(|_| in_time(root)) else { return false };
+        let Some(error) = errors().find(|error| in_time(error)).filter(|_| in_time(root)) else {
+            return false;
+        };
         if self.plan.pressure {
             return false;
         }

@@ -86,7 +86,8 @@ fn further(mut file: Vec<u8>) -> Option<Vec<u8>> {
 }
 
 fn read_cursor(file: &[u8]) -> Option<Position> {
-    let word = |at: usize| file.get(at..at + 4).map(|word| u32::from_le_bytes(word.try_into().expect("four")));
+    let word =
+        |at: usize| file.get(at..at + 4).map(|word| u32::from_le_bytes(word.try_into().expect("four")));
     Some(Position::new(word(8)?, word(12)?))
 }
 
@@ -103,7 +104,8 @@ pub fn note_cursor(cursors: &mut Cursors, path: &Path, written: &[u8]) {
 /// What may be deleted once this state is there.
 pub fn dispensable(cursors: &Cursors, state: &[u8], disk: &SimDisk) -> Vec<PathBuf> {
     let Some(state) = state.get(8..).and_then(|body| State::decode(body).ok()) else { return Vec::new() };
-    let position = |position: Option<tailwater::proto::Position>| position.map(Position::from).unwrap_or_default();
+    let position =
+        |position: Option<tailwater::proto::Position>| position.map(Position::from).unwrap_or_default();
     let covered = position(state.outbox_covered).min(cursors.values().copied().min().unwrap_or_default());
     let below = [("data/input", position(state.low_water)), ("data/outbox", covered)];
     let mut paths = Vec::new();

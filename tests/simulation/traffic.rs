@@ -129,7 +129,15 @@ impl Traffic {
         });
         let spans = spans.collect();
         let randomness = Randomness::of_trace(id);
-        self.traces.push(Trace { id, tenant, randomness, spans, excused: false, synthetic: false, judged: false });
+        self.traces.push(Trace {
+            id,
+            tenant,
+            randomness,
+            spans,
+            excused: false,
+            synthetic: false,
+            judged: false,
+        });
     }
 
     /// The next request, of spans that are due.

@@ -2,7 +2,7 @@
 //! decides what happens next. Here is how lives begin and end; [`super::events`] has what happens in them.
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hasher};
 use std::path::Path;
@@ -115,7 +115,7 @@ pub struct World {
     /// The smallest and the largest share that was in force, in percent.
     pub shares: (u64, u64),
     /// What each cursor's file surely says.
-    pub saved: HashMap<String, Position>,
+    pub saved: BTreeMap<String, Position>,
     /// Numbers of segments in use at the end of a life: input, outbox.
     pub floors: (u32, u32),
     /// The disk misbehaves at present, so that an instance need not start.
@@ -168,7 +168,7 @@ impl World {
             life: None,
             counts: Counts::default(),
             shares: (plan.share, plan.share),
-            saved: HashMap::new(),
+            saved: BTreeMap::new(),
             floors: (0, 0),
             disk_is_ill: false,
             story: DefaultHasher::new(),
@@ -269,9 +269,10 @@ impl World {
     fn leave(&mut self, end: End) {
         let Some(life) = self.life.take() else { return };
         self.remember_cursors(&life);
-        if !(end == End::Power && self.plan.excuses()) {
-            let written = life.instance.engine().input.as_ref().map(|input| input.written());
-            self.floors.0 = self.floors.0.max(in_use(written.unwrap_or_default()));
+        let written = life.instance.engine().input.as_ref().map(|input| input.written());
+        self.floors.0 = self.floors.0.max(in_use(written.unwrap_or_default()));
+        if end == End::Power && self.plan.excuses() {
+            self.floors.0 = 0; // the files of whole segments may be gone
         }
         for Pending { request, .. } in life.pending {
             if self.random.percent(80) {
@@ -308,7 +309,11 @@ impl World {
         ended.map_err(|error| format!("an orderly end failed: {error:#}"))?;
         self.groups_are(Stored::Surely);
         self.counts.orderly += 1;
-        if self.random.percent(50) { self.rig.disk.kill() } else { self.rig.disk.crash() }
+        if self.random.percent(50) {
+            self.rig.disk.kill()
+        } else {
+            self.rig.disk.crash()
+        }
         Ok(())
     }
 
@@ -354,6 +359,47 @@ impl World {
     }
 
     fn build(&mut self) -> anyhow::Result<Life> {
+        if self.tell {
+            use prost::Message;
+            use tailwater::log::Storage;
+            for dir in ["data/input", "data/outbox", "data"] {
+                eprintln!("   {dir}: {:?}", self.rig.disk.list(Path::new(dir)).unwrap());
+            }
+            let state = self.rig.disk.content(Path::new("data/state")).unwrap_or_default();
+            let state = tailwater::proto::State::decode(state.get(8..).unwrap_or_default()).unwrap();
+            eprintln!(
+                "   state: low-water {:?} covered {:?} in {} out {}",
+                state.low_water, state.outbox_covered, state.input_segment, state.outbox_segment
+            );
+            for live in state.live {
+                eprintln!("      {:x} {:?}", live.trace.unwrap().high >> 32, live.through);
+            }
+            let mut reader = tailwater::exporter::outbox::recover(
+                self.rig.disk.storage(),
+                Path::new("data"),
+                Position::default(),
+            );
+            while let Some(item) = reader.next().unwrap() {
+                if let tailwater::log::GroupItem::Group(group) = &item {
+                    for r in &group.records {
+                        if let Some(p) = tailwater::exporter::outbox::read_piece(r) {
+                            eprintln!(
+                                "      piece {:?} {:?} through {:?} spans {:?}",
+                                r.at,
+                                p.trace().unwrap(),
+                                p.through(),
+                                crate::wire::read(&p.otlp).map(|s| s
+                                    .iter()
+                                    .map(|s| crate::traffic::name_of(s.id))
+                                    .collect::<Vec<_>>())
+                            );
+                        }
+                    }
+                } else {
+                    eprintln!("    {item:?}");
+                }
+            }
+        }
         let clock = SimClock { now_ms: self.now_ms.clone(), started_ms: OnceLock::new() };
         let storage = Arc::new(self.rig.clone());
         let settings =

@@ -40,7 +40,14 @@ impl Watch {
         self.look(instance, traffic, number, now_ms, false);
     }
 
-    fn look(&mut self, instance: &Simulation, traffic: &Traffic, number: usize, now_ms: u64, recovered: bool) {
+    fn look(
+        &mut self,
+        instance: &Simulation,
+        traffic: &Traffic,
+        number: usize,
+        now_ms: u64,
+        recovered: bool,
+    ) {
         let Some(known) = known(instance, &traffic.traces[number]).filter(|known| known.unjudged > 0) else {
             return;
         };
@@ -69,7 +76,13 @@ impl Watch {
                 judged.push(number);
                 traffic.traces[number].judged = true;
                 waiting.check(number, plan, now_ms)?;
-                waiting = Waiting { since_ms: now_ms, unjudged: left, first: false, root_ms: None, recovered: false };
+                waiting = Waiting {
+                    since_ms: now_ms,
+                    unjudged: left,
+                    first: false,
+                    root_ms: None,
+                    recovered: false,
+                };
             }
             if left > 0 {
                 self.0.insert(number, waiting);
