@@ -597,6 +597,21 @@ fn kept_traces_are_listed_live_or_remembered() {
 }
 
 #[test]
+fn a_trace_that_waits_anew_is_listed_with_what_it_has_sent() {
+    let mut world = world();
+    world.root(trace(1));
+    let through = world.at;
+    world.at(10).keep_due();
+    world.at(400).span(trace(1));
+    let mut listed = Vec::new();
+    world.buffer.kept(|kept| listed.push((kept.state, kept.through)));
+    assert_eq!(listed, [(State::Stream, through)]);
+    world.at(460).drop_due();
+    world.buffer.kept(|kept| listed.push((kept.state, kept.through)));
+    assert_eq!(listed.len(), 2, "the root is not sent again, though the last verdict was a drop");
+}
+
+#[test]
 fn the_first_root_by_position_is_the_root() {
     let mut world = world();
     world.span(trace(1));

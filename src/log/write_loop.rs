@@ -85,7 +85,7 @@ impl WriteLoop {
             waiting: VecDeque::new(),
             live: None,
             spare: None,
-            names_unsynced: false,
+            names_unsynced: true, // by a life that was killed
             failed_tries: 0,
             linger: Duration::ZERO,
             retry_after: RETRY_AFTER,
