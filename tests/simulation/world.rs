@@ -254,7 +254,10 @@ impl World {
         if self.rig.plant == Some(Plant::TornBelieved) {
             plant::complete_torn_records(&self.rig.disk);
         }
-        self.leave(end);
+        self.leave();
+        if end == End::Power && self.plan.excuses() {
+            self.floors.0 = 0; // the files of whole segments may be gone
+        }
         self.groups_are(Stored::Perhaps);
         Ok(())
     }
@@ -266,14 +269,11 @@ impl World {
     }
 
     /// Whoever was connected notices.
-    fn leave(&mut self, end: End) {
+    fn leave(&mut self) {
         let Some(life) = self.life.take() else { return };
         self.remember_cursors(&life);
         let written = life.instance.engine().input.as_ref().map(|input| input.written());
         self.floors.0 = self.floors.0.max(in_use(written.unwrap_or_default()));
-        if end == End::Power && self.plan.excuses() {
-            self.floors.0 = 0; // the files of whole segments may be gone
-        }
         for Pending { request, .. } in life.pending {
             if self.random.percent(80) {
                 self.again.push((self.now() + 10 * self.random.between(0, 300), request));
