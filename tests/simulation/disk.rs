@@ -27,8 +27,6 @@ struct Wiring {
     random: Random,
     /// Segment files that were begun in this life.
     created: Vec<PathBuf>,
-    /// What each cursor's file says, for who deletes too early.
-    cursors: plant::Cursors,
 }
 
 /// Clones are the same disk.
@@ -48,7 +46,6 @@ impl Rig {
             torn_writes: 0,
             created: Vec::new(),
             random: Random::new(seed ^ 0xD15C),
-            cursors: plant::Cursors::default(),
         };
         Self { disk: SimDisk::new(seed), plant, wiring: Arc::new(Mutex::new(wiring)) }
     }
@@ -171,10 +168,8 @@ impl RigFile {
     /// What a planted fault does with a write, or before it.
     fn planted(&self, plant: Plant, parts: &[IoSlice<'_>]) -> Option<Vec<u8>> {
         let bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
-        let mut wiring = self.rig.wiring.lock();
-        plant::note_cursor(&mut wiring.cursors, &self.path, &bytes);
         if plant == Plant::DeleteBeforeState && holds(&self.path, "state.new") {
-            for path in plant::dispensable(&wiring.cursors, &bytes, &self.rig.disk) {
+            for path in plant::dispensable(&bytes, &self.rig.disk) {
                 _ = self.rig.disk.remove(&path);
             }
         }

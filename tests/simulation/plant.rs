@@ -1,7 +1,6 @@
 //! Faults that the product does not have, planted to see that a run would find them. Each is what a disk, a
 //! file or a stage would look like if one line of the product were wrong; the product knows nothing of them.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use prost::Message;
@@ -91,22 +90,12 @@ fn read_cursor(file: &[u8]) -> Option<Position> {
     Some(Position::new(word(8)?, word(12)?))
 }
 
-/// What the files of cursors say, by path.
-pub type Cursors = BTreeMap<PathBuf, Position>;
-
-pub fn note_cursor(cursors: &mut Cursors, path: &Path, written: &[u8]) {
-    let is_cursor = path.to_str().is_some_and(|path| path.contains("cursor."));
-    if let Some(position) = read_cursor(written).filter(|_| is_cursor) {
-        cursors.insert(path.to_owned(), position);
-    }
-}
-
-/// What may be deleted once this state is there.
-pub fn dispensable(cursors: &Cursors, state: &[u8], disk: &SimDisk) -> Vec<PathBuf> {
+/// What may be deleted once this state is there: all that it covers and every cursor has passed.
+pub fn dispensable(state: &[u8], disk: &SimDisk) -> Vec<PathBuf> {
     let Some(state) = state.get(8..).and_then(|body| State::decode(body).ok()) else { return Vec::new() };
     let position =
         |position: Option<tailwater::proto::Position>| position.map(Position::from).unwrap_or_default();
-    let covered = position(state.outbox_covered).min(cursors.values().copied().min().unwrap_or_default());
+    let covered = position(state.outbox_covered).min(slowest(disk));
     let below = [("data/input", position(state.low_water)), ("data/outbox", covered)];
     let mut paths = Vec::new();
     for (dir, low) in below {
@@ -115,6 +104,14 @@ pub fn dispensable(cursors: &Cursors, state: &[u8], disk: &SimDisk) -> Vec<PathB
         paths.extend(below.map(|(number, _)| segment::path(Path::new(dir), number)));
     }
     paths
+}
+
+/// What the cursor says that is furthest behind.
+fn slowest(disk: &SimDisk) -> Position {
+    let files = disk.list(Path::new("data")).unwrap_or_default();
+    let cursors = files.iter().filter(|(name, _)| name.starts_with("cursor.") && !name.ends_with(".new"));
+    let read = |name: &String| read_cursor(&disk.content(&Path::new("data").join(name))?);
+    cursors.filter_map(|(name, _)| read(name)).min().unwrap_or_default()
 }
 
 /// Records in a row, none of which says that it belongs to another.
