@@ -1,6 +1,7 @@
 //! Wires an instance together, in the order in which it must come up: lock, state, outbox, what the last life
 //! left, then the ports.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -400,6 +401,10 @@ fn engine(
 
 /// What the last life knew: kept traces and learned durations.
 fn take_up(engine: &Engine, saved: &Saved) {
+    // Tenants are numbered in the order of their names: a start repeats itself.
+    let names: BTreeSet<&Arc<str>> =
+        saved.tenants.iter().chain(saved.kept.iter().map(|trace| &trace.tenant)).collect();
+    names.into_iter().for_each(|name| _ = engine.tenant(name));
     for trace in &saved.kept {
         if let Ok(tenant) = engine.tenant(&trace.tenant) {
             engine.buffer.remember(trace.clone().remembered(tenant));

@@ -108,6 +108,8 @@ pub(super) fn kept_since(
         }
     }
     saved.kept = kept.into_values().collect();
+    // Not in the order of hashes: a start repeats itself.
+    saved.kept.sort_unstable_by(|a, b| (&a.tenant, a.trace).cmp(&(&b.tenant, b.trace)));
     Ok(())
 }
 
