@@ -130,8 +130,8 @@ impl Outbox {
         let next = segment::next_number(&*storage, &dir, settings.highest_known)?;
         let cursors = Cursors::open(&storage, &settings.data, exporters, &known, Position::new(next, 0))?;
         // A number that a cursor has passed must not come again, whatever became of its file.
-        let passed = cursors.iter().map(|cursor| cursor.position().segment).filter(|number| *number > next);
-        let highest_known = passed.max().unwrap_or(settings.highest_known).max(settings.highest_known);
+        let used = cursors.iter().map(|cursor| used_before(cursor.position())).max();
+        let highest_known = used.unwrap_or_default().max(settings.highest_known);
         let log_settings = GroupSettings {
             dir: dir.clone(),
             roll_age_ms: settings.roll_age_ms,
@@ -335,6 +335,10 @@ impl Outbox {
     }
 }
 
+/// The last segment of which something lies before a position.
+fn used_before(position: Position) -> u32 {
+    if position.offset > 0 { position.segment } else { position.segment.saturating_sub(1) }
+}
 /// Numbers and lengths of segment files.
 type Files = Vec<(u32, u64)>;
 
@@ -554,6 +558,24 @@ pub(super) mod tests {
         bench.close();
         let bench = Bench::open(&disk, &["a"]);
         assert_eq!(spans(&bench.outbox.tail("a").unwrap().read(1_000).unwrap()), [3, 4]);
+        bench.close();
+    }
+
+    #[test]
+    fn a_segment_that_a_cursor_has_entered_does_not_give_its_number_away() {
+        let disk = SimDisk::new(1);
+        let mut bench = Bench::open(&disk, &["a"]);
+        bench.append("", &[3]);
+        let mut tail = bench.outbox.tail("a").unwrap();
+        let parcels = tail.read(1_000).unwrap();
+        settle(tail.subscription(), &parcels);
+        bench.outbox.save_cursors().unwrap();
+        bench.close();
+        // Its only group did not outlive a loss of power, so recovery has removed it.
+        disk.remove(&segment::path(Path::new("data/outbox"), 1)).unwrap();
+        let mut bench = Bench::open(&disk, &["a"]);
+        bench.append("", &[4]);
+        assert_eq!(spans(&bench.outbox.tail("a").unwrap().read(1_000).unwrap()), [4]);
         bench.close();
     }
 

@@ -3,6 +3,7 @@
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use tailwater::config::{Config, Loaded};
 use tailwater::exporter::outbox::Kept;
 use tailwater::log::{Head, Record, SegmentHeader};
 use tailwater::otlp::Outline;
@@ -306,9 +307,10 @@ impl World {
 
     fn reload(&mut self) -> Result<(), String> {
         let share = plan::other_share(&mut self.random);
-        let Some(life) = &self.life else { return Ok(()) };
-        let reloaded = life.instance.reload(&plan::policies(share));
-        reloaded.map_err(|error| format!("a reload failed: {error:#}"))?;
+        let Some(life) = &mut self.life else { return Ok(()) };
+        let config = Config { policies: plan::policies(share), ..self.config.clone() };
+        let reloaded = life.instance.reload(Ok(Loaded::from(config)));
+        reloaded.map_err(|error| format!("a reload failed: {error}"))?;
         self.shares = (self.shares.0.min(share), self.shares.1.max(share));
         self.counts.reloads += 1;
         self.note(format_args!("reload: {share} % of the rest"));

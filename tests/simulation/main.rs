@@ -4,7 +4,8 @@
 //! `TAILWATER_SEEDS=100000 cargo test --test simulation` runs more seeds; `TAILWATER_SEED=42` repeats one and
 //! tells what happens in it.
 
-#![allow(unreachable_pub, clippy::unwrap_used, clippy::print_stdout)]
+#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a test prints and fails")]
+#![allow(unreachable_pub, reason = "modules of one test binary")]
 
 mod backend;
 mod check;
@@ -16,6 +17,7 @@ mod objects;
 mod plan;
 mod plant;
 mod random;
+mod tell;
 mod traffic;
 mod wire;
 mod world;

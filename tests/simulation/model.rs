@@ -38,16 +38,17 @@ pub struct Model<'a> {
 }
 
 impl Model<'_> {
-    /// The first thing that is wrong.
-    pub fn check(&self) -> Result<(), String> {
+    /// The first thing that is wrong, or how many spans had to leave.
+    pub fn check(&self) -> Result<u64, String> {
         let rows = self.rows();
+        let mut left = 0;
         for (number, trace) in self.traffic.traces.iter().enumerate() {
-            for index in 0..trace.spans.len() {
-                let rows = rows[number][index];
-                self.check_span((number, index), trace, rows)?;
+            for (index, rows) in rows[number].iter().enumerate() {
+                left += u64::from(self.check_span((number, index), trace, *rows)?);
             }
         }
-        self.groups.iter().try_for_each(|group| self.check_group(group, &rows[group.trace]))
+        self.groups.iter().try_for_each(|group| self.check_group(group, &rows[group.trace]))?;
+        Ok(left)
     }
 
     /// How often each span stands in an object.
@@ -61,7 +62,8 @@ impl Model<'_> {
         rows
     }
 
-    fn check_span(&self, name: Name, trace: &Trace, rows: u32) -> Result<(), String> {
+    /// Whether it had to leave.
+    fn check_span(&self, name: Name, trace: &Trace, rows: u32) -> Result<bool, String> {
         let span = &trace.spans[name.1];
         if rows > span.sends {
             return Err(format!(
@@ -70,19 +72,20 @@ impl Model<'_> {
             ));
         }
         if trace.synthetic {
-            return Ok(());
+            return Ok(false);
         }
         let somewhere = rows > 0 || self.sinks.iter().any(|sink| sink.taken.contains_key(&span.id));
         let no_error = !trace.spans.iter().any(|span| span.error && span.sends > 0);
         if somewhere && no_error && !self.at_most.keeps(trace.randomness) {
             return Err(format!("span {name:?} left, though no policy keeps its trace"));
         }
-        if self.must_leave(trace, span) {
+        let must_leave = self.must_leave(trace, span);
+        if must_leave {
             let told =
                 |wrong| format!("{wrong}: {:?}, error: {}, {:?}", trace.id, span.error, span.acknowledged);
             self.check_present(name, span, rows).map_err(told)?;
         }
-        Ok(())
+        Ok(must_leave)
     }
 
     fn check_present(&self, name: Name, span: &Span, rows: u32) -> Result<(), String> {

@@ -147,6 +147,8 @@ pub fn run(seed: u64, plant: Option<Plant>, tell: bool) -> Outcome {
     }
     world.counts.operations = world.rig.operations();
     world.counts.torn_writes = world.rig.torn_writes();
+    world.counts.objects = world.store.objects.len() as u64;
+    world.counts.repeated_uploads = world.store.repeated;
     Outcome { counts: world.counts, story: world.story.finish(), verdict }
 }
 
@@ -215,7 +217,8 @@ impl World {
             self.start(false)?;
         }
         self.settle()?;
-        self.model().check()
+        self.counts.spans_that_must_leave = self.model().check()?;
+        Ok(())
     }
 
     /// After every event: what must hold holds, and a life that is over ends.
@@ -285,8 +288,7 @@ impl World {
     fn remember_cursors(&mut self, life: &Life) {
         for subscription in life.instance.outbox().subscriptions() {
             let saved = subscription.cursor.saved();
-            let reached = subscription.cursor.position();
-            self.floors.1 = self.floors.1.max(in_use(reached));
+            self.floors.1 = self.floors.1.max(in_use(saved));
             self.saved.insert(subscription.cursor.exporter().to_owned(), saved);
         }
     }
@@ -360,45 +362,7 @@ impl World {
 
     fn build(&mut self) -> anyhow::Result<Life> {
         if self.tell {
-            use prost::Message;
-            use tailwater::log::Storage;
-            for dir in ["data/input", "data/outbox", "data"] {
-                eprintln!("   {dir}: {:?}", self.rig.disk.list(Path::new(dir)).unwrap());
-            }
-            let state = self.rig.disk.content(Path::new("data/state")).unwrap_or_default();
-            let state = tailwater::proto::State::decode(state.get(8..).unwrap_or_default()).unwrap();
-            eprintln!(
-                "   state: low-water {:?} covered {:?} in {} out {}",
-                state.low_water, state.outbox_covered, state.input_segment, state.outbox_segment
-            );
-            for live in state.live {
-                eprintln!("      {:x} {:?}", live.trace.unwrap().high >> 32, live.through);
-            }
-            let mut reader = tailwater::exporter::outbox::recover(
-                self.rig.disk.storage(),
-                Path::new("data"),
-                Position::default(),
-            );
-            while let Some(item) = reader.next().unwrap() {
-                if let tailwater::log::GroupItem::Group(group) = &item {
-                    for r in &group.records {
-                        if let Some(p) = tailwater::exporter::outbox::read_piece(r) {
-                            eprintln!(
-                                "      piece {:?} {:?} through {:?} spans {:?}",
-                                r.at,
-                                p.trace().unwrap(),
-                                p.through(),
-                                crate::wire::read(&p.otlp).map(|s| s
-                                    .iter()
-                                    .map(|s| crate::traffic::name_of(s.id))
-                                    .collect::<Vec<_>>())
-                            );
-                        }
-                    }
-                } else {
-                    eprintln!("    {item:?}");
-                }
-            }
+            crate::tell::disk(&self.rig.disk);
         }
         let clock = SimClock { now_ms: self.now_ms.clone(), started_ms: OnceLock::new() };
         let storage = Arc::new(self.rig.clone());
