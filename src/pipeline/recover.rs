@@ -107,6 +107,9 @@ pub(super) fn kept_since(
             GroupItem::Lost { bytes, .. } => recovered.lost_bytes += bytes,
         }
     }
+    // The input segment that a verdict names may be gone with a loss of power; its number must not come again.
+    let named = kept.values().map(|trace| trace.through.segment).max().unwrap_or_default();
+    saved.input_segment = saved.input_segment.max(named);
     saved.kept = kept.into_values().collect();
     // Not in the order of hashes: a start repeats itself.
     saved.kept.sort_unstable_by(|a, b| (&a.tenant, a.trace).cmp(&(&b.tenant, b.trace)));
@@ -301,6 +304,18 @@ mod tests {
         }
         let missing = |low: u32| missing_segments(&disk, dir, instance, Position::new(low, 0)).unwrap();
         assert_eq!((missing(0), missing(5), missing(6)), (1, 1, 0), "lives that wrote nothing leave gaps");
+    }
+
+    #[test]
+    fn the_number_of_an_input_segment_that_a_verdict_names_does_not_come_again() {
+        let Remembered { state, sent, judged_ms, through, .. } =
+            kept(TraceId([1; 16]), 0, Position::new(9, 7));
+        let named =
+            SavedTrace { tenant: "".into(), trace: TraceId([1; 16]), state, sent, judged_ms, through };
+        let mut saved = Saved { input_segment: 3, kept: vec![named], ..Saved::default() };
+        let disk = SimDisk::new(1).storage();
+        kept_since(&disk, Path::new("data"), &mut saved, &mut Recovered::default()).unwrap();
+        assert_eq!(saved.input_segment, 9);
     }
 
     #[test]

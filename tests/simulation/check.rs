@@ -20,6 +20,13 @@ impl World {
         if !balance.balances() {
             return Err(format!("the ledger does not balance: {balance}"));
         }
+        let waiting = life.instance.engine().buffer.counts().unjudged;
+        if waiting != balance.buffered {
+            return Err(format!(
+                "{} spans are buffered, and {waiting} wait for a judgement",
+                balance.buffered
+            ));
+        }
         let (used, limit) = life.instance.memory();
         if used > limit {
             return Err(format!("{used} bytes of memory are used of {limit}"));
