@@ -276,7 +276,8 @@ impl World {
         let Some(life) = self.life.take() else { return };
         self.remember_cursors(&life);
         let written = life.instance.engine().input.as_ref().map(|input| input.written());
-        self.floors.0 = self.floors.0.max(in_use(written.unwrap_or_default()));
+        let began = written.filter(|written| written.offset > 0).map_or(0, |written| written.segment);
+        self.floors.0 = self.floors.0.max(began);
         for Pending { request, .. } in life.pending {
             if self.random.percent(80) {
                 self.again.push((self.now() + 10 * self.random.between(0, 300), request));
