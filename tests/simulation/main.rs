@@ -85,7 +85,7 @@ fn every_invariant_holds_whatever_a_seed_does() {
         return verdict.unwrap_or_else(|wrong| panic!("seed {seed}: {wrong}"));
     }
     let seeds = number("TAILWATER_SEEDS").unwrap_or(SEEDS);
-    let begin = std::time::Instant::now();
+    let begin = tokio::time::Instant::now();
     let (counts, wrong) = search(seeds, None);
     println!("{seeds} seeds in {:.1} s\n{counts}", begin.elapsed().as_secs_f64());
     if let Some((seed, text)) = wrong {

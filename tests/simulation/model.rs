@@ -118,8 +118,8 @@ impl Model<'_> {
         let waits = self.plan.waits;
         let begun = |span: &Span| span.first_begun_ms;
         let Some(first_ms) = trace.spans.iter().filter_map(begun).min() else { return false };
-        let roots = trace.spans.iter().filter(|span| span.root);
-        let Some(root) = roots.filter(|root| root.acknowledged.is_some()).next() else { return false };
+        let mut roots = trace.spans.iter().filter(|span| span.root);
+        let Some(root) = roots.find(|root| root.acknowledged.is_some()) else { return false };
         let root_ms = begun(root).unwrap_or(u64::MAX);
         let due_ms = (first_ms + waits.max_wait_ms).min(root_ms.saturating_add(waits.after_root_ms));
         let in_time = |span: &Span| span.acknowledged.is_some_and(|(_, answered_ms)| answered_ms < due_ms);
