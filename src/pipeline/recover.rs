@@ -310,11 +310,12 @@ mod tests {
     fn the_number_of_an_input_segment_that_a_verdict_names_does_not_come_again() {
         let Remembered { state, sent, judged_ms, through, .. } =
             kept(TraceId([1; 16]), 0, Position::new(9, 7));
-        let named =
-            SavedTrace { tenant: "".into(), trace: TraceId([1; 16]), state, sent, judged_ms, through };
+        let (tenant, trace, units) = ("".into(), TraceId([1; 16]), Vec::new());
+        let named = SavedTrace { tenant, trace, state, sent, units, judged_ms, through };
         let mut saved = Saved { input_segment: 3, kept: vec![named], ..Saved::default() };
         let disk = SimDisk::new(1).storage();
-        kept_since(&disk, Path::new("data"), &mut saved, &mut Recovered::default()).unwrap();
+        kept_since(&disk, Path::new("data"), &mut saved, &mut Recovered::default(), &Start::default())
+            .unwrap();
         assert_eq!(saved.input_segment, 9);
     }
 
