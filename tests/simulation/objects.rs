@@ -55,7 +55,7 @@ impl World {
             return Ok(true);
         };
         let Some((tenant, keys)) = upload.tenants.pop() else {
-            life.parquet.settle(&upload.segment, &upload.contents);
+            life.parquet.settle(&upload.segment, &upload.contents, upload.contents.spans());
             self.note(format_args!("outbox segment {} is exported", upload.segment.number));
             return Ok(true);
         };

@@ -371,8 +371,8 @@ impl World {
             Settings { storage: storage.clone(), clock: Arc::new(clock), seed: 7, new_uuid: next_uuid };
         let instance = Simulation::build(&self.config, &settings)?;
         let outbox = instance.outbox().clone();
-        let s3 = parquet::S3::default();
-        let parquet = parquet::Exporter::build(outbox.clone(), storage, Path::new("data"), &s3)?
+        let to = parquet::Config::default();
+        let parquet = parquet::Exporter::build(outbox.clone(), storage, Path::new("data"), &to)?
             .expect("it is configured");
         let settings = otlp::Settings { batch_bytes: 4 << 10, in_flight: 3, ..Default::default() };
         for sink in &mut self.sinks {

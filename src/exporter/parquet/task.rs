@@ -302,6 +302,11 @@ pub struct Contents {
 }
 
 impl Contents {
+    /// As its records count them.
+    pub fn spans(&self) -> u64 {
+        self.amount.spans
+    }
+
     pub fn list(storage: Arc<dyn Storage>, segment: &SegmentInfo) -> io::Result<Self> {
         let file = storage.open(&segment.path, Open::Read)?;
         let mut contents = Self { tenants: BTreeMap::new(), file, amount: Amount::default(), lost_bytes: 0 };
