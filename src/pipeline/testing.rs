@@ -56,8 +56,13 @@ pub(super) fn engine(now_ms: u64) -> Engine {
 
 /// A request with so many root spans of a trace.
 pub(super) fn request(trace: TraceId, spans: usize) -> Vec<u8> {
-    let span = Span { trace_id: trace.0.to_vec(), span_id: vec![2; 8], ..Span::default() };
-    let scope_spans = vec![ScopeSpans { spans: vec![span; spans], ..ScopeSpans::default() }];
+    let span = |number: u64| Span {
+        trace_id: trace.0.to_vec(),
+        span_id: number.to_be_bytes().to_vec(),
+        ..Span::default()
+    };
+    let spans = (1..=spans as u64).map(span).collect();
+    let scope_spans = vec![ScopeSpans { spans, ..ScopeSpans::default() }];
     let resource_spans = vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }];
     ExportTraceServiceRequest { resource_spans }.encode_to_vec()
 }
