@@ -28,6 +28,9 @@ const EXPORTERS: [&str; 2] = ["parquet", "a"];
 #[derive(Debug, Default)]
 struct ByHand(AtomicU64);
 
+/// Contents by path.
+type Files = BTreeMap<PathBuf, Vec<u8>>;
+
 impl Clock for ByHand {
     fn arrival_ms(&self) -> u64 {
         START_MS + self.0.load(Relaxed)
@@ -125,7 +128,7 @@ impl Base {
         Self { files, held, traces: sent, had, elapsed_ms: clock.elapsed_ms() }
     }
 
-    fn damaged(&self, change: &dyn Fn(&mut BTreeMap<PathBuf, Vec<u8>>)) -> SimDisk {
+    fn damaged(&self, change: &dyn Fn(&mut Files)) -> SimDisk {
         let mut files = self.files.clone();
         change(&mut files);
         let disk = SimDisk::new(2);

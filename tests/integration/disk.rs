@@ -32,7 +32,7 @@ impl SmallDisk {
         mount.args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(folder.path());
         let mounted = mount.output().is_ok_and(|done| done.status.success());
         if !mounted {
-            println!("skipped: a tmpfs cannot be mounted here");
+            eprintln!("skipped: a tmpfs cannot be mounted here");
         }
         mounted.then_some(Self(folder))
     }
