@@ -66,7 +66,11 @@ pub(super) struct Evidence<'a> {
 impl Evidence<'_> {
     /// The larger of the root's own duration and the time from its start to the latest end; none without a start.
     pub(super) fn duration_ns(&self) -> Option<u64> {
-        let root = self.root?.view();
+        self.duration_with(&self.root?.view())
+    }
+
+    /// The same with the root read already.
+    pub(super) fn duration_with(&self, root: &SpanView<'_>) -> Option<u64> {
         let start = root.start();
         (start != 0).then(|| root.end().max(self.latest_end).saturating_sub(start))
     }

@@ -280,7 +280,7 @@ impl Judge {
         let root = evidence.root.and_then(Located::unit_span);
         let names = root.as_ref().map(Operation::of);
         let operation = names.as_ref().map(|names| names.key(candidate.key.tenant));
-        let duration = evidence.duration_ns();
+        let duration = root.as_ref().and_then(|root| evidence.duration_with(&root.span));
         let randomness = self.engine.randomness(candidate.key.trace, &candidate.summary);
         let unit = Unit {
             bits: evidence.bits,
