@@ -37,13 +37,24 @@ struct Phase {
 
 const SECOND: Duration = Duration::from_secs(1);
 /// Enough that a closed loop never meets back-pressure: its window is a few seconds.
-const FLOOD: Budget = Budget { memory: 2_048 * MIB, after_root: SECOND, max_wait: Duration::from_secs(3) };
+const FLOOD: Budget = Budget {
+    memory: 2_048 * MIB,
+    after_root: SECOND,
+    max_wait: Duration::from_secs(3),
+    data: "",
+    policies: server::FEW,
+};
 /// Small enough that 150,000 spans a second fill it within the phase, with the default waits.
 const FULL: Budget =
-    Budget { memory: 2_048 * MIB, after_root: Duration::from_secs(10), max_wait: Duration::from_secs(15) };
-const SMALL: Budget = Budget { memory: 1_024 * MIB, after_root: SECOND, max_wait: Duration::from_secs(3) };
+    Budget { after_root: Duration::from_secs(10), max_wait: Duration::from_secs(15), ..FLOOD };
+const SMALL: Budget = Budget { memory: 1_024 * MIB, ..FLOOD };
+/// What the input log costs, and what it costs to wait for the disk.
+const NO_LOG: Budget = Budget { data: "input: memory", ..FLOOD };
+const SYNCED: Budget = Budget { data: "sync: always", ..FLOOD };
+const SYNCED_FULL: Budget = Budget { data: "sync: always", ..FULL };
+const POLICIES: Budget = Budget { policies: server::TEN, ..FLOOD };
 
-fn phases() -> [Phase; 5] {
+fn phases() -> [Phase; 9] {
     let load = |spans, rate, seconds| Load {
         traffic: Traffic::Shop,
         spans_per_request: spans,
@@ -54,8 +65,12 @@ fn phases() -> [Phase; 5] {
     let lonely = Load { traffic: Traffic::OneSpanTraces, spans_max: 10_000_000, ..load(512, 0, 300) };
     [
         Phase { name: "closed-512", load: load(512, 0, 15), budget: FLOOD },
+        Phase { name: "no-log-512", load: load(512, 0, 15), budget: NO_LOG },
+        Phase { name: "always-512", load: load(512, 0, 15), budget: SYNCED },
+        Phase { name: "ten-512", load: load(512, 0, 15), budget: POLICIES },
         Phase { name: "closed-20", load: load(20, 0, 15), budget: FLOOD },
         Phase { name: "paced-40k", load: load(512, 40_000, 20), budget: FULL },
+        Phase { name: "always-40k", load: load(512, 40_000, 20), budget: SYNCED_FULL },
         Phase { name: "paced-150k", load: load(512, 150_000, 40), budget: FULL },
         Phase { name: "lonely-10M", load: lonely, budget: SMALL },
     ]

@@ -15,7 +15,32 @@ pub struct Budget {
     pub memory: u64,
     pub after_root: Duration,
     pub max_wait: Duration,
+    /// More keys of `data`.
+    pub data: &'static str,
+    /// The list of policies, indented by two.
+    pub policies: &'static str,
 }
+
+/// What is kept without a file, but for health checks, which the traffic has not.
+pub const FEW: &str = r#"
+  - { name: errors, match: "{ status = error }", keep: 100% }
+  - { name: slow, slower_than: p95, keep: 100% }
+  - { name: rest, keep: 5% }
+"#;
+
+/// Ten as people write them: four about attributes, one about structure, one about a count. They keep the same.
+pub const TEN: &str = r#"
+  - { name: health-checks, match: "{ rootName =~ `GET /(healthz|readyz)` }", keep: 0% }
+  - { name: errors, match: "{ status = error }", keep: 100% }
+  - { name: gold, match: "{ span.customer.tier = `gold` }", keep: 50% }
+  - { name: server-errors, match: "{ kind = server && span.http.response.status_code >= 500 }", keep: 100% }
+  - { name: canary, match: "{ resource.deployment.environment.name = `canary` }", keep: 20% }
+  - { name: oracle, match: "{ span.db.system.name = `oracle` }", keep: 50% }
+  - { name: failed-checkout, match: "{ name = `checkout` } >> { status = error }", keep: 100% }
+  - { name: chatty, match: "{ kind = client && duration > 1ms } | count() > 50", keep: 10% }
+  - { name: slow, slower_than: p95, keep: 100% }
+  - { name: rest, keep: 5% }
+"#;
 
 /// What was measured at one moment.
 #[derive(Clone, Copy, Debug)]
@@ -135,7 +160,9 @@ impl Server {
 
     fn get(&self, path: &str) -> String {
         let mut answer = String::new();
-        let Ok(mut stream) = TcpStream::connect(&self.telemetry) else { return answer };
+        let Ok(mut stream) = TcpStream::connect(&self.telemetry) else {
+            return answer;
+        };
         write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
         stream.read_to_string(&mut answer).unwrap();
         answer
@@ -150,7 +177,7 @@ impl Drop for Server {
 }
 
 fn yaml(budget: &Budget, sink: &str, folder: &Path) -> String {
-    let Budget { memory, after_root, max_wait } = budget;
+    let Budget { memory, after_root, max_wait, data, policies } = budget;
     let (memory, after_root, max_wait) = (memory >> 20, after_root.as_secs(), max_wait.as_secs());
     let folder = folder.display();
     format!(
@@ -158,12 +185,9 @@ fn yaml(budget: &Budget, sink: &str, folder: &Path) -> String {
   otlp:
     grpc: {{ listen: "127.0.0.1:0" }}
     http: {{ listen: "127.0.0.1:0" }}
-data: {{ path: "{folder}/data", disk: 30GiB }}
+data: {{ path: "{folder}/data", disk: 30GiB, {data} }}
 buffer: {{ memory: {memory}MiB, after_root: {after_root}s, max_wait: {max_wait}s, hindsight: 5m }}
-policies:
-  - {{ name: errors, match: "{{ status = error }}", keep: 100% }}
-  - {{ name: slow, slower_than: p95, keep: 100% }}
-  - {{ name: rest, keep: 5% }}
+policies:{policies}
 exporters:
   parquet: {{ url: "file:{folder}/parquet", roll: {{ age: 10s, size: 1GiB }} }}
   otlp:
@@ -180,7 +204,9 @@ fn addresses(mut log: impl BufRead + Send + 'static) -> (String, String) {
     while grpc.is_none() || telemetry.is_none() {
         line.clear();
         assert!(log.read_line(&mut line).unwrap() > 0, "it ended before it listened");
-        let Ok(said) = serde_json::from_str::<serde_json::Value>(&line) else { continue };
+        let Ok(said) = serde_json::from_str::<serde_json::Value>(&line) else {
+            continue;
+        };
         let address = said["address"].as_str().map(str::to_owned);
         match said["message"].as_str() {
             Some("listening for OTLP/gRPC") => grpc = address,
@@ -200,7 +226,9 @@ fn sum(metrics: &str, name: &str) -> u64 {
 }
 
 fn parquet_bytes(folder: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return 0;
+    };
     let bytes = |path: PathBuf| match path.is_dir() {
         true => parquet_bytes(&path),
         false => path.metadata().map_or(0, |metadata| metadata.len()),

@@ -312,7 +312,10 @@ fn decided(faults: &mut Faults, expected: &TraceExpected, story: &Story, kept: b
         }
     }
     if let Some(moment) = &expected.decided_at {
-        faults.moment("decided_at", moment, story.judged.first().map(|judged| judged.at_ms));
+        // A judgement of a part of what waits is seen by what it sends.
+        let judged_ms = story.judged.first().map(|judged| judged.at_ms);
+        let left_ms = story.exports.first().map(|export| export.at_ms);
+        faults.moment("decided_at", moment, judged_ms.into_iter().chain(left_ms).min());
     }
     let first = story.exports.first();
     if let Some(early) = expected.early {
