@@ -26,8 +26,9 @@ const ERRORS: &str = r#"
 "#;
 /// Beside the budget: sketches, one row group, the program, what the allocator has not given back.
 const BESIDE: u64 = 250 << 20;
-/// The same while pieces of 16 MiB are on their way: into the outbox's queue, out of it, and into a row group.
-const BESIDE_LARGE_PIECES: u64 = 512 << 20;
+/// The same while pieces of 16 MiB are on their way, with a record for each of 100,000 units: into the outbox, out of it,
+/// and into a row group.
+const BESIDE_LARGE_PIECES: u64 = 640 << 20;
 /// Fills memory before the processor is busy.
 const PADDING: usize = 16_000;
 
