@@ -133,7 +133,7 @@ pub(super) struct Entry {
     /// Spans not judged yet, and their bytes.
     pub(super) unjudged: u32,
     pub(super) unjudged_bytes: u32,
-    /// Bytes of all spans that came since it is in memory; stops at 4 GiB.
+    /// Bytes of the spans that came since it is in memory and do not wait; stops at 4 GiB.
     pub(super) bytes: u32,
     pub(super) due: Tick,
     /// When it was opened, or last re-opened; by a former life of the process: when this one began, since

@@ -29,7 +29,11 @@ impl Shard {
         let mut largest = Vec::with_capacity(2 * count);
         for slot in 0..self.entries.end() {
             let Some(entry) = self.entries.get(slot) else { continue };
-            largest.push(Large { key: entry.key, state: entry.state, bytes: entry.bytes.into() });
+            largest.push(Large {
+                key: entry.key,
+                state: entry.state,
+                bytes: u64::from(entry.bytes) + u64::from(entry.unjudged_bytes),
+            });
             if largest.len() == 2 * count {
                 keep_largest(&mut largest, count);
             }

@@ -174,11 +174,32 @@ impl Shard {
         }
         taken.spans = 1;
         taken.late = u32::from(entry.state != State::Open || entry.judging);
-        if entry.unjudged == 0 {
+        // Most spans join others that wait: their entry is looked up once.
+        let entry = if entry.unjudged == 0 {
             self.open(slot, at.position(), moment);
-        }
-        self.chain(slot, span, at, moment);
+            let Some(opened) = self.entries.get_mut(slot) else { return taken };
+            opened
+        } else {
+            entry
+        };
         self.unjudged += 1;
+        entry.summary.fold(span, moment.generation);
+        entry.unjudged += 1;
+        let bytes = entry.unjudged_bytes;
+        entry.unjudged_bytes = bytes.saturating_add(at.len());
+        if bytes < self.piece_bytes && entry.unjudged_bytes >= self.piece_bytes {
+            self.full.push(slot);
+        }
+        let number = self.refs.push(at.chained(entry.head));
+        entry.head = number;
+        if span.root && !entry.root_seen {
+            entry.root_seen = true;
+            entry.root = number;
+            let due = moment.now.tick.after(self.waits.after_root_ms);
+            if !entry.due.reached(due) {
+                entry.due = self.rooted.push(due, slot);
+            }
+        }
         taken
     }
 
@@ -201,29 +222,6 @@ impl Shard {
         } else {
             self.rooted.push(now.tick.after(after_root_ms), slot)
         };
-    }
-
-    /// Folds a span into its trace and chains it to the others.
-    fn chain(&mut self, slot: u32, span: &Arriving, at: SpanRef, moment: Moment) {
-        let Some(entry) = self.entries.get_mut(slot) else { return };
-        entry.summary.fold(span, moment.generation);
-        entry.unjudged += 1;
-        entry.bytes = entry.bytes.saturating_add(at.len());
-        let bytes = entry.unjudged_bytes;
-        entry.unjudged_bytes = bytes.saturating_add(at.len());
-        if bytes < self.piece_bytes && entry.unjudged_bytes >= self.piece_bytes {
-            self.full.push(slot);
-        }
-        let number = self.refs.push(at.chained(entry.head));
-        entry.head = number;
-        if span.root && !entry.root_seen {
-            entry.root_seen = true;
-            entry.root = number;
-            let due = moment.now.tick.after(self.waits.after_root_ms);
-            if !entry.due.reached(due) {
-                entry.due = self.rooted.push(due, slot);
-            }
-        }
     }
 
     pub(super) fn find(&self, key: &Key, hash: u32) -> Option<u32> {

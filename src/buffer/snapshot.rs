@@ -224,6 +224,8 @@ impl Shard {
         };
         entry.judging = true;
         entry.unjudged = excluded.count;
+        let judged = entry.unjudged_bytes.saturating_sub(excluded.bytes);
+        entry.bytes = entry.bytes.saturating_add(judged);
         entry.unjudged_bytes = excluded.bytes;
         if let Some(first) = excluded.first {
             entry.first_unjudged = first;

@@ -206,10 +206,11 @@ impl Engine {
     ) -> Result<otlp::Scanned, Malformed> {
         batch.clear();
         let mut notes = self.red.as_ref().map(|_| Notes::begin());
+        let roots = self.roots.as_ref();
         let scanned = otlp::scan(body, |span| {
             let key = Key { trace: span.trace_id, tenant };
-            let root = span.parent.is_none() || self.roots.as_ref().is_some_and(|it| it.holds(span, body));
-            batch.push(self.buffer.route(key, Arriving { root, ..arriving(span, policies) }));
+            let root = span.parent.is_none() || roots.is_some_and(|it| it.holds(span, body));
+            batch.push(self.buffer.route(key, arriving(span, root, policies)));
             if let Some(notes) = &mut notes {
                 notes.note(body, span);
             }
@@ -369,13 +370,13 @@ pub struct Parts {
 }
 
 #[inline]
-fn arriving(span: &SpanFacts<'_>, policies: &Policies) -> Arriving {
+fn arriving(span: &SpanFacts<'_>, root: bool, policies: &Policies) -> Arriving {
     let randomness = if span.trace_state.is_empty() { None } else { otlp::ot(span.trace_state).rv };
     Arriving {
         trace: span.trace_id,
         at: span.at,
         len: span.len,
-        root: span.parent.is_none(),
+        root,
         bits: policies.fold(span),
         start: span.start,
         end: span.end,
