@@ -43,7 +43,7 @@ pub enum Mark {
 pub struct UnitNumber(u8);
 
 /// Places in the list.
-pub(super) const UNITS_MAX: usize = 254;
+pub const UNITS_MAX: usize = 254;
 
 impl UnitNumber {
     /// Of the list, if it is as long.

@@ -26,7 +26,7 @@ use std::hash::BuildHasher;
 use parking_lot::{Mutex, MutexGuard};
 
 pub use deadlines::{TICK_MS, Tick};
-pub use departed::{Mark, Sent, SentUnit, UnitNumber};
+pub use departed::{Mark, Sent, SentUnit, UNITS_MAX, UnitNumber};
 pub use entry::{Arriving, Generation, Key, Lesson, Summary};
 pub use kept::{REMEMBERED_MS, Remembered};
 pub use largest::Large;

@@ -235,7 +235,7 @@ impl Outbox {
             self.log.sealed().first().map_or(low.segment, |segment| segment.number.min(low.segment));
         let below = first_needed.min(self.log.written().segment);
         self.totals.lock().retain(|segment, _| *segment >= below);
-        segment::delete_below(&*self.storage, &self.dir, below).map(drop)
+        segment::delete_below(&*self.storage, &self.dir, below, &mut 0)
     }
 
     /// Bytes of the segments that every saved cursor is past: the next state lets them go.
@@ -339,6 +339,7 @@ impl Outbox {
 fn used_before(position: Position) -> u32 {
     if position.offset > 0 { position.segment } else { position.segment.saturating_sub(1) }
 }
+
 /// Numbers and lengths of segment files.
 type Files = Vec<(u32, u64)>;
 

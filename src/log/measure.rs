@@ -100,7 +100,7 @@ fn run(name: &str, sync: SyncMode, body: usize, write: bool, tasks: usize, pace:
     while start.elapsed() < Duration::from_secs(3) {
         std::thread::sleep(Duration::from_millis(50));
         let low = log.writer.written().segment.saturating_sub(8);
-        segment::delete_below(&Disk, dir.path(), low).unwrap();
+        segment::delete_below(&Disk, dir.path(), low, &mut 0).unwrap();
     }
     let (requests, used) = (log.requests.load(Relaxed) - requests, cpu() - before);
     let (rate, each) =

@@ -312,14 +312,13 @@ fn moved(dir: &Path, number: u32) -> PathBuf {
     dir.join(file_name(number) + MOVED)
 }
 
-/// Removes the segment files below `number`; returns how many bytes they held.
-pub fn delete_below(storage: &dyn Storage, dir: &Path, number: u32) -> io::Result<u64> {
-    let mut freed = 0;
+/// Removes the segment files below `number`, and adds what they held to `freed`: also if the next cannot be removed.
+pub fn delete_below(storage: &dyn Storage, dir: &Path, number: u32, freed: &mut u64) -> io::Result<()> {
     for (old, len) in numbers(storage, dir)?.into_iter().take_while(|(old, _)| *old < number) {
         storage.remove(&path(dir, old))?;
-        freed += len;
+        *freed += len;
     }
-    Ok(freed)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -433,7 +432,9 @@ mod tests {
         for number in 1..=3 {
             disk.put(&path(dir, number), vec![0; 10]);
         }
-        assert_eq!(delete_below(&disk, dir, 3).unwrap(), 20);
+        let mut freed = 0;
+        delete_below(&disk, dir, 3, &mut freed).unwrap();
+        assert_eq!(freed, 20);
         assert_eq!(numbers(&disk, dir).unwrap(), [(3, 10)]);
     }
 }

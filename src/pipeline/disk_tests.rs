@@ -3,25 +3,26 @@
 use std::io::{self, ErrorKind, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{Instant, timeout};
 
 use super::build::build;
+use super::past::Past;
 use super::place::Place;
 use super::testing::request;
 use super::{Pipeline, Settings, Simulation};
 use crate::config::{self, Config};
-use crate::log::{Disk, File, Open, SimDisk, Storage};
+use crate::log::{Disk, File, Open, SimDisk, Storage, segment};
 use crate::receiver::{Intake as _, Rejection};
 use crate::trace::TraceId;
 use crate::units::{ByteSize, MemoryLimit};
 
 type Hook = Arc<dyn Fn(&str) -> io::Result<()> + Send + Sync>;
 
-/// A storage that asks before each `write` and `sync`.
+/// A storage that asks before each `write`, `sync` and `remove`.
 struct Hooked {
     inner: Arc<dyn Storage>,
     before: Hook,
@@ -68,6 +69,7 @@ impl Storage for Hooked {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
+        (self.before)("remove")?;
         self.inner.remove(path)
     }
 
@@ -269,4 +271,21 @@ async fn a_recovery_that_finds_no_room_waits_for_the_exporters_and_can_be_ended(
         timeout(Duration::from_secs(60), build(delivering.into(), settings())).await.unwrap().unwrap();
     assert!(pipeline.stats().balance.balances());
     pipeline.shutdown(Duration::from_secs(10)).await.unwrap();
+}
+
+#[test]
+fn what_was_deleted_counts_although_the_next_file_cannot_be() {
+    let (disk, dir) = (SimDisk::new(1), Path::new("data/input"));
+    (1..=3).for_each(|number| disk.put(&segment::path(dir, number), vec![0; 1_000]));
+    let removals = AtomicUsize::new(0);
+    let settings = Hooked::over(disk.storage(), move |what| {
+        let refused = what == "remove" && removals.fetch_add(1, Relaxed) == 1;
+        if refused { Err(ErrorKind::PermissionDenied.into()) } else { Ok(()) }
+    });
+    let past = Past::open(settings.storage, Path::new("data"), 0, 0).unwrap();
+    let mut freed = 0;
+    assert!(past.take_below(dir, 4, 0, &mut freed).is_err());
+    assert_eq!(freed, 1_000);
+    past.take_below(dir, 4, 0, &mut freed).unwrap();
+    assert_eq!(freed, 3_000);
 }

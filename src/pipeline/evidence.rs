@@ -10,9 +10,9 @@ use std::cell::OnceCell;
 use super::engine::{Engine, Request};
 use super::piece::PIECE_BYTES_MAX;
 use crate::buffer::{Candidate, SpanRef, Which};
-use crate::otlp::{Outline, SpanFacts, SpanView, ValueView};
+use crate::otlp::{Outline, SpanFacts, SpanView};
 use crate::sampler::{OperationKey, Policies, ReadSpans, Size, Spans, UnitSpan};
-use crate::trace::TenantId;
+use crate::trace::{Position, TenantId};
 
 /// Bytes of spans that one judgement reads at most.
 pub(super) const READ_BYTES_MAX: usize = PIECE_BYTES_MAX;
@@ -26,10 +26,34 @@ pub(super) struct Located {
     pub(super) len: u32,
 }
 
+/// Finds spans in the log. The request that holds one often holds the next.
+pub(super) struct Finder<'a> {
+    engine: &'a Engine,
+    /// The segment and the request of the last.
+    last: Option<(u32, Request)>,
+}
+
+impl<'a> Finder<'a> {
+    pub(super) fn new(engine: &'a Engine) -> Self {
+        Self { engine, last: None }
+    }
+
+    pub(super) fn find(&mut self, span: SpanRef) -> Option<Located> {
+        let Position { segment, offset } = span.position();
+        let holds = |(of, request): &(u32, Request)| {
+            *of == segment && (request.at..request.at + request.body.len() as u32).contains(&offset)
+        };
+        if !self.last.as_ref().is_some_and(holds) {
+            self.last = Some((segment, self.engine.request_of(span.position())?));
+        }
+        let (_, request) = self.last.clone()?;
+        Some(Located { at: offset - request.at, len: span.len(), request })
+    }
+}
+
 impl Located {
     pub(super) fn of(engine: &Engine, span: SpanRef) -> Option<Self> {
-        let request = engine.request_of(span.position())?;
-        Some(Self { at: span.offset - request.at, len: span.len(), request })
+        Finder::new(engine).find(span)
     }
 
     pub(super) fn message(&self) -> &[u8] {
@@ -65,12 +89,7 @@ pub(super) struct Evidence<'a> {
 
 impl Evidence<'_> {
     /// The larger of the root's own duration and the time from its start to the latest end; none without a start.
-    pub(super) fn duration_ns(&self) -> Option<u64> {
-        self.duration_with(&self.root?.view())
-    }
-
-    /// The same with the root read already.
-    pub(super) fn duration_with(&self, root: &SpanView<'_>) -> Option<u64> {
+    pub(super) fn duration_ns(&self, root: &SpanView<'_>) -> Option<u64> {
         let start = root.start();
         (start != 0).then(|| root.end().max(self.latest_end).saturating_sub(start))
     }
@@ -155,7 +174,8 @@ impl<'a> ReachableSpans<'a> {
     fn newest(&self) -> (Vec<Located>, bool) {
         let Self { engine, shard, candidate, .. } = *self;
         let newest = engine.buffer.stretch(shard, candidate, Which::Unsent, None, READ_BYTES_MAX);
-        let located = newest.members.iter().filter_map(|member| Located::of(engine, member.span));
+        let mut finder = Finder::new(engine);
+        let located = newest.members.iter().filter_map(|member| finder.find(member.span));
         (located.collect(), newest.next.is_none())
     }
 
@@ -184,15 +204,8 @@ pub(super) struct Operation<'a> {
 }
 
 impl<'a> Operation<'a> {
-    /// Of duplicate attributes the last counts.
     pub(super) fn of(root: &UnitSpan<'a>) -> Self {
-        let attributes = root.resource_spans.resource().attributes();
-        let services = attributes.filter(|attribute| attribute.key_bytes() == b"service.name");
-        let service = match services.last().map(|attribute| attribute.value()) {
-            Some(ValueView::String(name)) => String::from_utf8_lossy(name),
-            _ => Cow::Borrowed(""),
-        };
-        Self { service, name: root.span.name() }
+        Self { service: root.resource_spans.resource().service_name(), name: root.span.name() }
     }
 
     pub(super) fn key(&self, tenant: TenantId) -> OperationKey<'_> {

@@ -68,10 +68,6 @@ impl JudgeTallies {
         }
     }
 
-    pub(super) fn inconsistent(&self, spans: u64) {
-        self.inconsistent.fetch_add(spans, Relaxed);
-    }
-
     pub(super) fn partly_read(&self) {
         self.partly_read.fetch_add(1, Relaxed);
     }
@@ -219,7 +215,7 @@ impl Judge {
             self.engine.ledger.unbuffered(u64::from(candidate.unjudged));
             return (Settlement::Dropped(decision.policy, Leaving::default()), lesson);
         }
-        let mut sent = in_force.sent(&decision);
+        let mut sent = self.sent(&decision, in_force);
         if again {
             self.tallies.upgrades.fetch_add(1, Relaxed);
             sent.rule = WeightRule::Zero;
@@ -241,7 +237,8 @@ impl Judge {
         let root = self.root_of(candidate);
         let lesson = candidate.lesson.map(|lesson| {
             let spans = ReachableSpans::new(&self.engine, shard, candidate);
-            self.corrected(lesson, &folded(candidate, root.as_ref(), &spans, in_force))
+            let evidence = folded(candidate, root.as_ref(), &spans, in_force);
+            self.corrected(lesson, root.as_ref().and_then(|root| evidence.duration_ns(&root.view())))
         });
         self.send_all(shard, candidate, &sent, in_force.policies.id(&sent.policy), now);
         (Settlement::Kept(sent), lesson)
@@ -280,7 +277,7 @@ impl Judge {
         let root = evidence.root.and_then(Located::unit_span);
         let names = root.as_ref().map(Operation::of);
         let operation = names.as_ref().map(|names| names.key(candidate.key.tenant));
-        let duration = root.as_ref().and_then(|root| evidence.duration_with(&root.span));
+        let duration = root.as_ref().and_then(|root| evidence.duration_ns(&root.span));
         let randomness = self.engine.randomness(candidate.key.trace, &candidate.summary);
         let unit = Unit {
             bits: evidence.bits,
@@ -295,13 +292,13 @@ impl Judge {
             again: candidate.judgement == Judgement::Again,
             now_ms: self.engine.clock.elapsed_ms(),
         };
-        if let Some(root) = unit.root.as_ref().filter(|_| !unit.again) {
+        // A trace counts once, however many units it has.
+        if let Some(root) = unit.root.as_ref().filter(|_| candidate.judgement == Judgement::Whole) {
             self.tallies.watch(root, randomness);
         }
         let decision = in_force.policies.judge(&unit, &self.engine.slow);
-        let decision = Decision { rule: self.engine.weight_rule(), ..decision };
         let lesson = match (candidate.lesson, operation, duration) {
-            (Some(lesson), ..) => Some(self.corrected(lesson, evidence)),
+            (Some(lesson), ..) => Some(self.corrected(lesson, duration)),
             (None, Some(operation), Some(duration)) => {
                 Some(self.engine.slow.observe(operation, duration, now.ms).to_words())
             }
@@ -311,11 +308,17 @@ impl Judge {
     }
 
     /// The duration may have grown since it was learned.
-    fn corrected(&self, lesson: Lesson, evidence: &Evidence<'_>) -> Lesson {
-        match evidence.duration_ns() {
+    fn corrected(&self, lesson: Lesson, duration_ns: Option<u64>) -> Lesson {
+        match duration_ns {
             Some(duration) => self.engine.slow.correct(Learned::from_words(lesson), duration).to_words(),
             None => lesson,
         }
+    }
+
+    /// The verdict by which a kept unit leaves.
+    pub(super) fn sent(&self, decision: &Decision, in_force: &InForce) -> Sent {
+        let policy = in_force.policies.name(decision.policy).into();
+        Sent { policy, threshold: decision.threshold, rule: self.engine.weight_rule() }
     }
 
     fn root_of(&self, candidate: &Candidate) -> Option<Located> {

@@ -367,8 +367,10 @@ impl KeepLoop {
         self.tallies.state_bytes.store(bytes as u64, Relaxed);
         self.tallies.low_water_segment.store(u64::from(snapshot.low_water.segment), Relaxed);
         let now_ms = self.engine.clock.arrival_ms();
-        let freed = self.past.take_below(&self.input_dir, snapshot.low_water.segment, now_ms);
-        self.disk.shrank(freed.context("delete input segments")?);
+        let mut freed = 0;
+        let taken = self.past.take_below(&self.input_dir, snapshot.low_water.segment, now_ms, &mut freed);
+        self.disk.shrank(freed);
+        taken.context("delete input segments")?;
         self.trim()?;
         self.outbox.delete_settled(snapshot.outbox_covered).context("delete outbox segments")
     }

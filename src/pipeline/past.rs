@@ -59,19 +59,25 @@ impl Past {
         self.files.lock().iter().map(|file| file.bytes).sum()
     }
 
-    /// Takes the segments below `number` from the input log. Returns how many bytes they held.
-    pub(super) fn take_below(&self, input: &Path, number: u32, now_ms: u64) -> io::Result<u64> {
+    /// Takes the segments below `number` from the input log, and adds what they held to `taken`: also if the next
+    /// cannot be taken.
+    pub(super) fn take_below(
+        &self,
+        input: &Path,
+        number: u32,
+        now_ms: u64,
+        taken: &mut u64,
+    ) -> io::Result<()> {
         if self.keep_ms == 0 {
-            return segment::delete_below(&*self.storage, input, number);
+            return segment::delete_below(&*self.storage, input, number, taken);
         }
-        let mut taken = 0;
         let found = segment::numbers(&*self.storage, input)?;
         for (old, bytes) in found.into_iter().take_while(|(old, _)| *old < number) {
             self.storage.rename(&segment::path(input, old), &segment::path(&self.dir, old))?;
             self.files.lock().push_back(PastFile { number: old, bytes, until_ms: now_ms });
-            taken += bytes;
+            *taken += bytes;
         }
-        Ok(taken)
+        Ok(())
     }
 
     /// Deletes what is too old, and the oldest of what has no room: there is room for `spare` bytes.
@@ -129,6 +135,13 @@ mod tests {
         Past::open(disk.storage(), Path::new("data"), keep_ms, now_ms).unwrap()
     }
 
+    /// Takes what lies below `number`; returns how many bytes that were.
+    fn take(past: &Past, number: u32, now_ms: u64) -> u64 {
+        let mut taken = 0;
+        past.take_below(Path::new(INPUT), number, now_ms, &mut taken).unwrap();
+        taken
+    }
+
     fn numbers(disk: &SimDisk, dir: &str) -> Vec<u32> {
         let found = segment::numbers(&*disk.storage(), Path::new(dir)).unwrap();
         found.into_iter().map(|(number, _)| number).collect()
@@ -137,7 +150,7 @@ mod tests {
     #[test]
     fn without_a_time_segments_are_deleted() {
         let disk = disk(3);
-        assert_eq!(past(&disk, 0, 0).take_below(Path::new(INPUT), 3, 0).unwrap(), 2_000);
+        assert_eq!(take(&past(&disk, 0, 0), 3, 0), 2_000);
         assert_eq!((numbers(&disk, INPUT), numbers(&disk, "data/past")), (vec![3], vec![]));
     }
 
@@ -145,8 +158,8 @@ mod tests {
     fn segments_stay_for_their_time() {
         let disk = disk(4);
         let past = past(&disk, HOUR_MS, 0);
-        assert_eq!(past.take_below(Path::new(INPUT), 2, 60_000).unwrap(), 1_000);
-        assert_eq!(past.take_below(Path::new(INPUT), 4, 120_000).unwrap(), 2_000);
+        assert_eq!(take(&past, 2, 60_000), 1_000);
+        assert_eq!(take(&past, 4, 120_000), 2_000);
         past.trim(HOUR_MS + 59_999, u64::MAX).unwrap();
         assert_eq!(numbers(&disk, "data/past"), [1, 2, 3]);
         past.trim(HOUR_MS + 60_000, u64::MAX).unwrap();
@@ -157,7 +170,7 @@ mod tests {
     fn the_oldest_give_way_when_room_is_short() {
         let disk = disk(4);
         let past = past(&disk, HOUR_MS, 0);
-        past.take_below(Path::new(INPUT), 5, 0).unwrap();
+        take(&past, 5, 0);
         past.trim(0, 2_500).unwrap();
         assert_eq!((numbers(&disk, "data/past"), past.bytes()), (vec![3, 4], 2_000));
         past.trim(0, 0).unwrap();
@@ -167,7 +180,7 @@ mod tests {
     #[test]
     fn a_new_life_knows_how_old_they_are_and_clears_them_if_they_are_no_longer_wanted() {
         let disk = disk(3);
-        past(&disk, HOUR_MS, 0).take_below(Path::new(INPUT), 4, 0).unwrap();
+        take(&past(&disk, HOUR_MS, 0), 4, 0);
         let now_ms = HOUR_MS + 150_000;
         let again = past(&disk, HOUR_MS, now_ms);
         assert_eq!(again.bytes(), 3_000);

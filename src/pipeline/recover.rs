@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::engine::{Engine, KIND_REQUEST, KIND_REQUEST_NOT_UTF8};
 use super::piece::state_from_proto;
 use super::state::{Saved, SavedTrace};
-use crate::buffer::{Now, Sent, SentUnit, State as Life, Taken};
+use crate::buffer::{Now, Sent, SentUnit, State as Life, Taken, UNITS_MAX};
 use crate::exporter::outbox;
 use crate::log::segment::{self, SEGMENT_HEADER};
 use crate::log::{GroupItem, ReadItem, Reader, Storage};
@@ -75,9 +75,6 @@ impl Drop for Halt {
 fn interrupted() -> io::Error {
     io::Error::new(io::ErrorKind::Interrupted, "recovery was asked to end; the next start goes on")
 }
-
-/// Verdicts of one stream that are taken up: as many as the index has places for.
-const UNITS_MAX: usize = 254;
 
 /// Traces of which something was sent, by tenant and ID.
 type Kept = HashMap<(Arc<str>, TraceId), SavedTrace>;

@@ -1,7 +1,9 @@
 //! Sends out what a judgement keeps: groups of pieces into the outbox, at most 16 MiB of spans in memory at a
 //! time, with the books beside.
 
-use super::evidence::Located;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::evidence::{Finder, Located};
 use super::judge::Judge;
 use super::piece::{self, PIECE_BYTES_MAX, Packed, Parcel};
 use super::red;
@@ -37,14 +39,16 @@ impl Judge {
     ) {
         let (from, mut stretch) = self.oldest(shard, candidate);
         let parcel = Parcel { complete: stretch.complete, ..self.parcel(candidate, sent, now) };
+        let mut untaken = 0;
         for at in (0..from.len()).rev() {
             let newer = at.checked_sub(1).map(|newer| self.stretch(shard, candidate, from[newer]));
             // A crash between two groups must find again what the second would have had.
             let through = newer.as_ref().and_then(first_position).unwrap_or(candidate.through);
-            self.send_stretch(candidate, &stretch, &Parcel { through, ..parcel.clone() }, policy, now);
+            let parcel = Parcel { through, ..parcel.clone() };
+            untaken += self.send_stretch(candidate, &stretch, &parcel, policy, now);
             stretch = newer.unwrap_or_default();
         }
-        self.engine.ledger.unbuffered(u64::from(candidate.unjudged));
+        self.engine.ledger.unbuffered(u64::from(candidate.unjudged).saturating_sub(untaken));
     }
 
     /// Where each stretch begins, the newest first, and the oldest of them.
@@ -69,56 +73,78 @@ impl Judge {
         parcel: &Parcel,
         policy: PolicyId,
         now: Now,
-    ) {
-        let is_old = |located: &(Position, Located)| located.0 < candidate.first_unjudged;
+    ) -> u64 {
+        let mut finder = Finder::new(&self.engine);
         let oldest_first = stretch.members.iter().rev();
         let located: Vec<(Position, Located)> = oldest_first
-            .filter_map(|member| Some((member.span.position(), Located::of(&self.engine, member.span)?)))
+            .filter_map(|member| Some((member.span.position(), finder.find(member.span)?)))
             .collect();
-        let old = located.partition_point(is_old);
-        self.engine.ledger.upgraded(old as u64);
+        let old = located.partition_point(|(position, _)| *position < candidate.first_unjudged);
         let spans: Vec<&Located> = located.iter().map(|(_, located)| located).collect();
-        let mut pieces = Vec::new();
+        let mut shipment = Shipment { upgraded: old as u64, ..Shipment::default() };
         if parcel.sent.rule == WeightRule::Zero {
-            self.pack(parcel, &spans, policy, &mut pieces);
+            shipment.pack(parcel, &spans, policy);
         } else {
             let weightless = Sent { rule: WeightRule::Zero, ..parcel.sent.clone() };
             let (old, new) = spans.split_at(old);
-            self.pack(&Parcel { sent: weightless, ..parcel.clone() }, old, policy, &mut pieces);
-            self.pack(parcel, new, policy, &mut pieces);
+            shipment.pack(&Parcel { sent: weightless, ..parcel.clone() }, old, policy);
+            shipment.pack(parcel, new, policy);
         }
-        self.append(candidate, &pieces, now);
+        self.ship(candidate, &shipment, now)
     }
 
-    /// Makes pieces of the spans of one unit and weight rule, and counts them.
-    pub(super) fn pack(
-        &self,
-        parcel: &Parcel,
-        spans: &[&Located],
-        policy: PolicyId,
-        pieces: &mut Vec<Piece>,
-    ) {
-        let Packed { pieces: packed, spans, duplicates, inconsistent } = piece::pack(parcel, spans);
-        self.engine.ledger.kept(policy, spans);
-        self.engine.ledger.duplicate(duplicates);
-        self.tallies.inconsistent(inconsistent);
-        pieces.extend(packed);
-    }
-
-    /// Puts pieces into the outbox as one group.
-    pub(super) fn append(&self, candidate: &Candidate, pieces: &[Piece], now: Now) {
-        if pieces.is_empty() {
-            return;
+    /// Puts a shipment into the outbox as one group, and then counts it. Returns how many of its spans still wait:
+    /// all new ones, if the outbox takes nothing any more.
+    pub(super) fn ship(&self, candidate: &Candidate, shipment: &Shipment, now: Now) -> u64 {
+        if shipment.pieces.is_empty() {
+            return 0;
         }
         let tenant = self.engine.tenant_name(candidate.key.tenant);
-        if let Some(red) = &self.engine.red {
-            red::examples(red, &tenant, pieces, now.ms);
-        }
-        let group: Vec<Kept<'_>> = pieces.iter().map(|piece| Kept { tenant: &tenant, piece }).collect();
+        let group: Vec<Kept<'_>> =
+            shipment.pieces.iter().map(|piece| Kept { tenant: &tenant, piece }).collect();
         // It is closed when its disk has failed: the process ends, and the next one judges again.
         if let Err(error) = self.outbox.append_group(&group, now.ms) {
             tracing::error!(%error, "outbox takes nothing any more");
+            return shipment.new_spans();
         }
+        let ledger = &self.engine.ledger;
+        shipment.kept.iter().for_each(|(policy, spans)| ledger.kept(*policy, *spans));
+        ledger.upgraded(shipment.upgraded);
+        ledger.duplicate(shipment.duplicates);
+        self.tallies.inconsistent.fetch_add(shipment.inconsistent, Relaxed);
+        if let Some(red) = &self.engine.red {
+            red::examples(red, &tenant, &shipment.pieces, now.ms);
+        }
+        0
+    }
+}
+
+/// Pieces that leave as one group, and what they count once they have.
+#[derive(Debug, Default)]
+pub(super) struct Shipment {
+    pieces: Vec<Piece>,
+    /// Spans, by policy.
+    kept: Vec<(PolicyId, u64)>,
+    /// Spans that an earlier judgement dropped.
+    pub(super) upgraded: u64,
+    duplicates: u64,
+    inconsistent: u64,
+}
+
+impl Shipment {
+    /// Adds the spans of one unit and weight rule.
+    pub(super) fn pack(&mut self, parcel: &Parcel, spans: &[&Located], policy: PolicyId) {
+        let Packed { pieces, spans, duplicates, inconsistent } = piece::pack(parcel, spans);
+        self.pieces.extend(pieces);
+        self.kept.push((policy, spans));
+        self.duplicates += duplicates;
+        self.inconsistent += inconsistent;
+    }
+
+    /// Spans that have waited until now.
+    fn new_spans(&self) -> u64 {
+        let all: u64 = self.kept.iter().map(|(_, spans)| spans).sum();
+        (all + self.duplicates).saturating_sub(self.upgraded)
     }
 }
 

@@ -7,10 +7,11 @@
 use std::collections::{HashMap, HashSet};
 
 use super::engine::InForce;
-use super::evidence::{Located, READ_BYTES_MAX, ReadUnit};
+use super::evidence::{Finder, Located, READ_BYTES_MAX, ReadUnit};
 use super::forest::{Forest, Node, Shape, Standing, Walk};
 use super::judge::Judge;
 use super::piece::Parcel;
+use super::sending::Shipment;
 use crate::buffer::{
     By, Candidate, Dropped, Leaving, Lesson, Mark, Member, Now, Sent, SentUnit, Settlement, State, Which,
     on_root_dropped,
@@ -113,7 +114,7 @@ impl Judge {
         let (decision, lesson) = self.decide(candidate, &unit.evidence(root.as_ref()), in_force, now);
         self.engine.ledger.judged(decision.policy, decision.kept);
         if decision.kept {
-            let sent = in_force.sent(&decision);
+            let sent = self.sent(&decision, in_force);
             self.send_all(shard, candidate, &sent, decision.policy, now);
             return (Settlement::Kept(sent), lesson);
         }
@@ -137,9 +138,10 @@ impl Judge {
     pub(super) fn read(&self, shard: usize, candidate: &Candidate, which: Which) -> Reading {
         let stretch = self.engine.buffer.stretch(shard, candidate, which, None, READ_BYTES_MAX);
         let members = stretch.members.iter().rev();
+        let mut finder = Finder::new(&self.engine);
         let seen: Vec<Seen> = members
             .filter_map(|member| {
-                let located = Located::of(&self.engine, member.span)?;
+                let located = finder.find(member.span)?;
                 let is_new = member.span.position() >= candidate.first_unjudged;
                 Some(Seen { member: *member, located, is_new })
             })
@@ -180,7 +182,8 @@ impl Judge {
         if !decision.kept {
             return Fate::Dropped(decision.policy);
         }
-        Fate::Kept { sent: in_force.sent(&decision), policy: decision.policy, by: By::Verdict(0) }
+        let sent = self.sent(&decision, in_force);
+        Fate::Kept { sent, policy: decision.policy, by: By::Verdict(0) }
     }
 
     /// Counts the spans of dropped units that stay; returns the last policy that dropped one.
@@ -205,22 +208,22 @@ impl Judge {
         state_after: State,
         now: Now,
     ) -> Leaving {
-        let mut pieces = Vec::new();
+        let mut shipment = Shipment::default();
         for Record { sent, policy, reason, mut spans } in exits.records {
             spans.sort_unstable();
             let old = spans.iter().filter(|span| !reading.seen[**span].is_new).count();
-            self.engine.ledger.upgraded(old as u64);
+            shipment.upgraded += old as u64;
             let located: Vec<&Located> = spans.iter().map(|span| &reading.seen[*span].located).collect();
             let complete = reading.complete && !reading.partly;
             let parcel = Parcel { reason, complete, state_after, ..self.parcel(candidate, &sent, now) };
-            self.pack(&parcel, &located, policy, &mut pieces);
+            shipment.pack(&parcel, &located, policy);
         }
-        self.append(candidate, &pieces, now);
+        let untaken = self.ship(candidate, &shipment, now);
         if reading.partly {
             self.tallies.partly_read();
         }
         self.engine.ledger.duplicate(reading.repeats.len() as u64);
-        self.engine.ledger.unbuffered(u64::from(candidate.unjudged));
+        self.engine.ledger.unbuffered(u64::from(candidate.unjudged).saturating_sub(untaken));
         let by = exits.by;
         let repeats = reading.repeats.iter().filter_map(|(number, of)| Some((*number, *by.get(of)?)));
         let spans = by.iter().map(|(span, by)| (reading.seen[*span].member.number, *by)).chain(repeats);
@@ -382,12 +385,6 @@ impl Exits {
 }
 
 impl InForce {
-    /// The verdict by which a kept unit leaves.
-    pub(super) fn sent(&self, decision: &crate::trace::Decision) -> Sent {
-        let policy = self.policies.name(decision.policy).into();
-        Sent { policy, threshold: decision.threshold, rule: decision.rule }
-    }
-
     /// What leaves so that what left by a verdict can be read.
     fn context(&self, sent: &Sent, spans: Vec<usize>) -> Record {
         context(sent, self.policies.id(&sent.policy), spans)

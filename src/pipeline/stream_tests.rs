@@ -409,3 +409,15 @@ fn a_giant_stream_is_judged_and_sent_in_portions() {
     assert_eq!(world.state(), Some(State::Stream));
     world.assert_balance();
 }
+
+#[test]
+fn one_trace_of_many_units_says_nothing_of_the_randomness_of_traces() {
+    let mut world = world(ERRORS_ALONE);
+    world.send((0..4_000).map(|n| span(10 + n, 1)).collect());
+    world.at(70);
+    let text = world.life().telemetry().collect().encode().unwrap();
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.contains("judged_units_total{policy=\"rest\",verdict=\"dropped\"} 4000"), "{text}");
+    assert!(!text.contains("tailwater_sampler_randomness_share"), "{text}");
+    world.assert_balance();
+}

@@ -19,7 +19,6 @@ pub struct Decision {
     pub kept: bool,
     /// The rejection threshold in force: what p is written as.
     pub threshold: Threshold,
-    pub rule: WeightRule,
 }
 
 /// How the spans of a kept unit are weighed and what threshold they leave with.

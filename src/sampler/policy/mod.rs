@@ -13,7 +13,7 @@ use super::slow::{Percentile, Slow};
 use super::traceql::{Asked, Condition, Folds, QueryError};
 use super::unit::Unit;
 use crate::otlp::SpanFacts;
-use crate::trace::{Decision, PolicyId, Threshold, WeightRule};
+use crate::trace::{Decision, PolicyId, Threshold};
 
 pub use keep::CurrentKeep;
 use keep::Keeping;
@@ -244,7 +244,7 @@ impl Policies {
 }
 
 fn decision(policy: PolicyId, kept: bool, threshold: Threshold) -> Decision {
-    Decision { policy, kept, threshold, rule: WeightRule::Threshold }
+    Decision { policy, kept, threshold }
 }
 
 impl ShadowTally {
