@@ -3,6 +3,7 @@
 //! Every message is read once and nothing is allocated. `room` is how many more messages may be entered within the one
 //! at hand, so that nesting is refused where prost refuses it.
 
+use super::keys::{Unwatched, Watch};
 use super::schema::{any_value, entity_ref, event, key_value, link, list, resource, scope, span, status};
 use super::wire::{Cursor, DEPTH_MAX, Expected, Fault};
 
@@ -29,14 +30,27 @@ pub(super) struct SpanFields<'a> {
     pub(super) flags: u32,
 }
 
-/// Counts what is passed on but not as it came.
+/// Counts what is passed on but not as it came, and shows attributes.
 #[derive(Debug, Default)]
-pub(super) struct Checker {
+pub(super) struct Checker<W = Unwatched> {
+    pub(super) watch: W,
     /// Strings that are not UTF-8.
     pub(super) strings_replaced: u32,
 }
 
-impl Checker {
+/// Whose attribute it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owner {
+    Span,
+    EventOrLink,
+    Other,
+}
+
+impl<'a, W: Watch<'a>> Checker<W> {
+    pub(super) fn new(watch: W) -> Self {
+        Self { watch, strings_replaced: 0 }
+    }
+
     #[inline(always)]
     pub(super) fn text(&mut self, text: &[u8]) {
         if !is_ascii(text) {
@@ -49,12 +63,13 @@ impl Checker {
         self.strings_replaced += u32::from(simdutf8::basic::from_utf8(text).is_err());
     }
 
-    pub(super) fn span<'a>(&mut self, message: &'a [u8]) -> Result<SpanFields<'a>, Fault> {
+    pub(super) fn span(&mut self, message: &'a [u8]) -> Result<SpanFields<'a>, Fault> {
+        self.watch.begin();
         let mut fields = SpanFields::default();
         let mut cursor = Cursor::new(message);
         while !cursor.is_empty() {
             match cursor.key()? {
-                span::ATTRIBUTE => self.attribute(cursor.bytes()?, SPAN_ROOM - 1)?,
+                span::ATTRIBUTE => self.attribute(cursor.bytes()?, SPAN_ROOM - 1, Owner::Span)?,
                 span::TRACE_ID => fields.trace_id = cursor.bytes()?,
                 span::SPAN_ID => fields.span_id = cursor.bytes()?,
                 span::PARENT => fields.parent = cursor.bytes()?,
@@ -95,12 +110,12 @@ impl Checker {
         Ok(())
     }
 
-    fn event(&mut self, message: &[u8]) -> Result<(), Fault> {
+    fn event(&mut self, message: &'a [u8]) -> Result<(), Fault> {
         let room = SPAN_ROOM - 1;
         let mut cursor = Cursor::new(message);
         while !cursor.is_empty() {
             match cursor.key()? {
-                event::ATTRIBUTE => self.attribute(cursor.bytes()?, room - 1)?,
+                event::ATTRIBUTE => self.attribute(cursor.bytes()?, room - 1, Owner::EventOrLink)?,
                 event::NAME => self.text(cursor.bytes()?),
                 event::TIME => _ = cursor.fixed64()?,
                 event::DROPPED_ATTRIBUTES => _ = cursor.varint()?,
@@ -110,12 +125,12 @@ impl Checker {
         Ok(())
     }
 
-    fn link(&mut self, message: &[u8]) -> Result<(), Fault> {
+    fn link(&mut self, message: &'a [u8]) -> Result<(), Fault> {
         let room = SPAN_ROOM - 1;
         let mut cursor = Cursor::new(message);
         while !cursor.is_empty() {
             match cursor.key()? {
-                link::ATTRIBUTE => self.attribute(cursor.bytes()?, room - 1)?,
+                link::ATTRIBUTE => self.attribute(cursor.bytes()?, room - 1, Owner::EventOrLink)?,
                 link::TRACE_ID | link::SPAN_ID => _ = cursor.bytes()?,
                 link::TRACE_STATE => self.text(cursor.bytes()?),
                 link::DROPPED_ATTRIBUTES => _ = cursor.varint()?,
@@ -126,11 +141,11 @@ impl Checker {
         Ok(())
     }
 
-    pub(super) fn resource(&mut self, message: &[u8]) -> Result<(), Fault> {
+    pub(super) fn resource(&mut self, message: &'a [u8]) -> Result<(), Fault> {
         let mut cursor = Cursor::new(message);
         while !cursor.is_empty() {
             match cursor.key()? {
-                resource::ATTRIBUTE => self.attribute(cursor.bytes()?, RESOURCE_ROOM - 1)?,
+                resource::ATTRIBUTE => self.attribute(cursor.bytes()?, RESOURCE_ROOM - 1, Owner::Other)?,
                 resource::DROPPED_ATTRIBUTES => _ = cursor.varint()?,
                 resource::ENTITY_REF => self.entity_ref(cursor.bytes()?)?,
                 key => cursor.unknown(key, resource::KNOWN, RESOURCE_ROOM)?,
@@ -151,12 +166,12 @@ impl Checker {
         Ok(())
     }
 
-    pub(super) fn scope(&mut self, message: &[u8]) -> Result<(), Fault> {
+    pub(super) fn scope(&mut self, message: &'a [u8]) -> Result<(), Fault> {
         let mut cursor = Cursor::new(message);
         while !cursor.is_empty() {
             match cursor.key()? {
                 scope::NAME | scope::VERSION => self.text(cursor.bytes()?),
-                scope::ATTRIBUTE => self.attribute(cursor.bytes()?, SCOPE_ROOM - 1)?,
+                scope::ATTRIBUTE => self.attribute(cursor.bytes()?, SCOPE_ROOM - 1, Owner::Other)?,
                 scope::DROPPED_ATTRIBUTES => _ = cursor.varint()?,
                 key => cursor.unknown(key, scope::KNOWN, SCOPE_ROOM)?,
             }
@@ -167,9 +182,14 @@ impl Checker {
     /// A `KeyValue` near the top of a request. The shape that SDKs write is matched in one go: a key, then a value,
     /// every length in one byte; most values are strings.
     #[inline(always)]
-    fn attribute(&mut self, message: &[u8], room: u32) -> Result<(), Fault> {
+    fn attribute(&mut self, message: &'a [u8], room: u32, owner: Owner) -> Result<(), Fault> {
         let Some((key, value)) = plain_pair(message) else { return self.key_value(message, room) };
         self.text(key);
+        match owner {
+            Owner::Span => self.watch.own(key, value),
+            Owner::EventOrLink => self.watch.within(key),
+            Owner::Other => {}
+        }
         if let Some(text) = plain_string(value) {
             self.text(text);
             return Ok(());
@@ -178,11 +198,15 @@ impl Checker {
     }
 
     #[inline(never)]
-    fn key_value(&mut self, message: &[u8], room: u32) -> Result<(), Fault> {
+    fn key_value(&mut self, message: &'a [u8], room: u32) -> Result<(), Fault> {
         let mut cursor = Cursor::new(message);
         while !cursor.is_empty() {
             match cursor.key()? {
-                key_value::KEY => self.text(cursor.bytes()?),
+                key_value::KEY => {
+                    let key = cursor.bytes()?;
+                    self.text(key);
+                    self.watch.somewhere(key);
+                }
                 key_value::VALUE => {
                     let room = enter(&cursor, room)?;
                     self.any_value(cursor.bytes()?, room)?;
@@ -195,7 +219,7 @@ impl Checker {
     }
 
     #[inline(never)]
-    fn any_value(&mut self, message: &[u8], room: u32) -> Result<(), Fault> {
+    fn any_value(&mut self, message: &'a [u8], room: u32) -> Result<(), Fault> {
         let mut cursor = Cursor::new(message);
         while !cursor.is_empty() {
             match cursor.key()? {
@@ -219,9 +243,9 @@ impl Checker {
 
     fn list(
         &mut self,
-        message: &[u8],
+        message: &'a [u8],
         room: u32,
-        item: fn(&mut Self, &[u8], u32) -> Result<(), Fault>,
+        item: fn(&mut Self, &'a [u8], u32) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
         let mut cursor = Cursor::new(message);
         while !cursor.is_empty() {

@@ -70,7 +70,7 @@ fn content(kind: Kind, key: u32) -> Content {
 
 /// Whether a string in a message that a scan has accepted is not UTF-8. Quick where all is well.
 pub(super) fn is_needed(kind: Kind, message: &[u8]) -> bool {
-    let mut checker = Checker::default();
+    let mut checker = <Checker>::default();
     if kind == Kind::Span {
         return checker.span(message).is_err() || checker.strings_replaced > 0;
     }

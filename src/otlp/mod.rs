@@ -9,6 +9,7 @@
 
 mod check;
 pub mod encode;
+mod keys;
 mod lossy;
 mod outline;
 pub mod scan;
@@ -19,9 +20,10 @@ pub mod view;
 mod wire;
 
 pub use encode::{PieceSpan, piece};
+pub use keys::{Keys, Own, Seen};
 pub use lossy::in_utf8;
 pub use outline::Outline;
-pub use scan::{Malformed, Scanned, SpanFacts, SpanFault, scan};
+pub use scan::{Malformed, Scanned, SpanFacts, SpanFault, scan, scan_for};
 pub use tracestate::{OtState, Outgoing, ThEdit, member, ot, outgoing, splice, weight};
 pub use view::{
     ArrayView, EventView, KeyValueView, KvListView, LinkView, Located, ResourceSpansView, ResourceView,

@@ -6,7 +6,9 @@
 use std::fmt;
 
 use super::check::{Checker, REQUEST_ROOM, RESOURCE_SPANS_ROOM, SCOPE_SPANS_ROOM, SpanFields};
+use super::keys::{Keys, Seen, Unwatched, Watch};
 use super::schema::{request, resource_spans, scope_spans};
+use super::view::{ResourceSpansView, ScopeSpansView};
 use super::wire::{Cursor, Expected, Fault};
 use crate::trace::{SpanId, TraceId};
 
@@ -31,6 +33,10 @@ pub struct SpanFacts<'a> {
     pub name: &'a [u8],
     /// UTF-8, unless the request has strings to be replaced.
     pub trace_state: &'a [u8],
+    /// The span message.
+    pub message: &'a [u8],
+    pub resource_spans: ResourceSpansView<'a>,
+    pub scope_spans: ScopeSpansView<'a>,
 }
 
 /// What a scan went over.
@@ -85,12 +91,36 @@ pub struct Malformed {
 ///
 /// The framing is broken at the level of the request, a resource or a scope: the request is to be refused whole, and
 /// what was visited before is to be forgotten.
-pub fn scan<'a>(body: &'a [u8], visit: impl FnMut(&SpanFacts<'a>)) -> Result<Scanned, Malformed> {
+pub fn scan<'a>(body: &'a [u8], mut visit: impl FnMut(&SpanFacts<'a>)) -> Result<Scanned, Malformed> {
+    scan_with(Unwatched, body, |span, _| visit(span))
+}
+
+/// As [`scan`], and shows what it has seen of the attributes that have these keys.
+///
+/// # Errors
+///
+/// Those of [`scan`].
+pub fn scan_for<'a>(
+    keys: &Keys,
+    body: &'a [u8],
+    mut visit: impl FnMut(&SpanFacts<'a>, &Seen<'_, 'a>),
+) -> Result<Scanned, Malformed> {
+    if keys.is_empty() {
+        return scan_with(Unwatched, body, |span, _| visit(span, &Seen::NOTHING));
+    }
+    scan_with(Seen::new(keys), body, visit)
+}
+
+fn scan_with<'a, W: Watch<'a>>(
+    watch: W,
+    body: &'a [u8],
+    visit: impl FnMut(&SpanFacts<'a>, &W),
+) -> Result<Scanned, Malformed> {
     if u32::try_from(body.len()).is_err() {
         return Err(Malformed { offset: body.len(), expected: Expected::Size.text() });
     }
     let start = body.as_ptr().addr();
-    let mut scan = Scan { start, checker: Checker::default(), scanned: Scanned::default(), visit };
+    let mut scan = Scan { start, checker: Checker::new(watch), scanned: Scanned::default(), visit };
     scan.request(body).map_err(|fault| malformed(start, fault))?;
     scan.scanned.strings_replaced = scan.checker.strings_replaced;
     Ok(scan.scanned)
@@ -101,15 +131,15 @@ fn malformed(start: usize, fault: Fault) -> Malformed {
     Malformed { offset: fault.address - start, expected: fault.expected.text() }
 }
 
-struct Scan<V> {
+struct Scan<W, V> {
     /// Address of the request.
     start: usize,
-    checker: Checker,
+    checker: Checker<W>,
     scanned: Scanned,
     visit: V,
 }
 
-impl<'a, V: FnMut(&SpanFacts<'a>)> Scan<V> {
+impl<'a, W: Watch<'a>, V: FnMut(&SpanFacts<'a>, &W)> Scan<W, V> {
     fn request(&mut self, body: &'a [u8]) -> Result<(), Fault> {
         let mut cursor = Cursor::new(body);
         while !cursor.is_empty() {
@@ -126,7 +156,7 @@ impl<'a, V: FnMut(&SpanFacts<'a>)> Scan<V> {
         while !cursor.is_empty() {
             match cursor.key()? {
                 resource_spans::RESOURCE => self.checker.resource(cursor.bytes()?)?,
-                resource_spans::SCOPE_SPANS => self.scope_spans(cursor.bytes()?)?,
+                resource_spans::SCOPE_SPANS => self.scope_spans(message, cursor.bytes()?)?,
                 resource_spans::SCHEMA_URL => self.checker.text(cursor.bytes()?),
                 key => cursor.unknown(key, resource_spans::KNOWN, RESOURCE_SPANS_ROOM)?,
             }
@@ -134,11 +164,11 @@ impl<'a, V: FnMut(&SpanFacts<'a>)> Scan<V> {
         Ok(())
     }
 
-    fn scope_spans(&mut self, message: &'a [u8]) -> Result<(), Fault> {
+    fn scope_spans(&mut self, resource_spans: &'a [u8], message: &'a [u8]) -> Result<(), Fault> {
         let mut cursor = Cursor::new(message);
         while !cursor.is_empty() {
             match cursor.key()? {
-                scope_spans::SPAN => self.span(cursor.bytes()?),
+                scope_spans::SPAN => self.span(resource_spans, message, cursor.bytes()?),
                 scope_spans::SCOPE => self.checker.scope(cursor.bytes()?)?,
                 scope_spans::SCHEMA_URL => self.checker.text(cursor.bytes()?),
                 key => cursor.unknown(key, scope_spans::KNOWN, SCOPE_SPANS_ROOM)?,
@@ -147,7 +177,7 @@ impl<'a, V: FnMut(&SpanFacts<'a>)> Scan<V> {
         Ok(())
     }
 
-    fn span(&mut self, message: &'a [u8]) {
+    fn span(&mut self, resource_spans: &'a [u8], scope_spans: &'a [u8], message: &'a [u8]) {
         let replaced_before = self.checker.strings_replaced;
         let fields = match self.checker.span(message) {
             Ok(fields) => fields,
@@ -161,7 +191,7 @@ impl<'a, V: FnMut(&SpanFacts<'a>)> Scan<V> {
             return self.reject(identity_fault(&fields), replaced_before);
         };
         self.scanned.spans += 1;
-        (self.visit)(&SpanFacts {
+        let facts = SpanFacts {
             at: (message.as_ptr().addr() - self.start) as u32,
             len: message.len() as u32,
             trace_id,
@@ -174,7 +204,11 @@ impl<'a, V: FnMut(&SpanFacts<'a>)> Scan<V> {
             flags: fields.flags,
             name: fields.name,
             trace_state: fields.trace_state,
-        });
+            message,
+            resource_spans: ResourceSpansView::new(resource_spans),
+            scope_spans: ScopeSpansView::new(scope_spans),
+        };
+        (self.visit)(&facts, &self.checker.watch);
     }
 
     /// Counts a span that is stepped over; its strings are not passed on, so they are not counted.

@@ -135,6 +135,11 @@ pub enum ValueView<'a> {
 }
 
 impl<'a> ValueView<'a> {
+    /// From an `AnyValue` message.
+    pub(super) fn of(message: &'a [u8]) -> Self {
+        Self::new(Message::Whole(message))
+    }
+
     /// The last field wins, except that lists that follow one another are one list.
     fn new(message: Message<'a>) -> Self {
         let mut value = Self::Empty;

@@ -41,7 +41,7 @@ pub fn locate(body: &[u8], at: u32) -> Option<Located<'_>> {
 }
 
 /// A `ResourceSpans` message.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResourceSpansView<'a> {
     message: &'a [u8],
 }
@@ -102,7 +102,7 @@ impl<'a> ResourceView<'a> {
 }
 
 /// A `ScopeSpans` message.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScopeSpansView<'a> {
     message: &'a [u8],
 }

@@ -206,11 +206,12 @@ impl Engine {
     ) -> Result<otlp::Scanned, Malformed> {
         batch.clear();
         let mut notes = self.red.as_ref().map(|_| Notes::begin());
-        let roots = self.roots.as_ref();
-        let scanned = otlp::scan(body, |span| {
+        let mut roots = self.roots.as_ref().map(RootCondition::asking);
+        let mut folding = policies.folding();
+        let scanned = otlp::scan_for(policies.keys(), body, |span, seen| {
             let key = Key { trace: span.trace_id, tenant };
-            let root = span.parent.is_none() || roots.is_some_and(|it| it.holds(span, body));
-            batch.push(self.buffer.route(key, arriving(span, root, policies)));
+            let root = span.parent.is_none() || roots.as_mut().is_some_and(|it| it.holds(span));
+            batch.push(self.buffer.route(key, arriving(span, root, folding.fold(span, seen))));
             if let Some(notes) = &mut notes {
                 notes.note(body, span);
             }
@@ -370,14 +371,14 @@ pub struct Parts {
 }
 
 #[inline]
-fn arriving(span: &SpanFacts<'_>, root: bool, policies: &Policies) -> Arriving {
+fn arriving(span: &SpanFacts<'_>, root: bool, bits: u32) -> Arriving {
     let randomness = if span.trace_state.is_empty() { None } else { otlp::ot(span.trace_state).rv };
     Arriving {
         trace: span.trace_id,
         at: span.at,
         len: span.len,
         root,
-        bits: policies.fold(span),
+        bits,
         start: span.start,
         end: span.end,
         randomness,

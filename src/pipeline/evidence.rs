@@ -9,8 +9,8 @@ use std::cell::OnceCell;
 
 use super::engine::{Engine, Request};
 use super::piece::PIECE_BYTES_MAX;
-use crate::buffer::{Candidate, SpanRef, Which};
-use crate::otlp::{Outline, SpanFacts, SpanView};
+use crate::buffer::{Candidate, Judgement, SpanRef, Which};
+use crate::otlp::{Outline, Seen, SpanFacts, SpanView};
 use crate::sampler::{OperationKey, Policies, ReadSpans, Size, Spans, UnitSpan};
 use crate::trace::{Position, TenantId};
 
@@ -107,9 +107,10 @@ pub(super) struct ReadUnit<'a> {
 impl<'a> ReadUnit<'a> {
     pub(super) fn fold(spans: impl Iterator<Item = &'a Located>, policies: &Policies) -> Self {
         let mut unit = Self { spans: Vec::new(), bits: 0, earliest_start: u64::MAX, latest_end: 0 };
+        let mut folding = policies.folding();
         for located in spans {
-            let facts = facts(located);
-            unit.bits |= policies.fold(&facts);
+            let Some(facts) = facts(located) else { continue };
+            unit.bits |= folding.fold(&facts, &Seen::NOTHING);
             if facts.start != 0 {
                 unit.earliest_start = unit.earliest_start.min(facts.start);
             }
@@ -131,15 +132,19 @@ impl Spans for ReadUnit<'_> {
         ReadSpans { spans: newest_first.collect(), complete: true }
     }
 
+    fn at_most(&self) -> u64 {
+        self.spans.len() as u64
+    }
+
     fn size(&self) -> Size {
         Size::of(self.spans.iter().map(|located| located.len))
     }
 }
 
 /// What a scan finds in the span.
-fn facts(located: &Located) -> SpanFacts<'_> {
-    let span = located.view();
-    SpanFacts {
+fn facts(located: &Located) -> Option<SpanFacts<'_>> {
+    let UnitSpan { span, resource_spans, scope_spans } = located.unit_span()?;
+    Some(SpanFacts {
         at: located.at,
         len: located.len,
         trace_id: span.trace_id(),
@@ -152,7 +157,10 @@ fn facts(located: &Located) -> SpanFacts<'_> {
         flags: span.flags(),
         name: span.name_bytes(),
         trace_state: span.trace_state_bytes(),
-    }
+        message: span.as_bytes(),
+        resource_spans,
+        scope_spans,
+    })
 }
 
 /// The spans of a judgement, read when a condition asks for them: the newest that come to 16 MiB.
@@ -175,6 +183,7 @@ impl<'a> ReachableSpans<'a> {
         let Self { engine, shard, candidate, .. } = *self;
         let newest = engine.buffer.stretch(shard, candidate, Which::Unsent, None, READ_BYTES_MAX);
         let mut finder = Finder::new(engine);
+        debug_assert!(newest.members.len() as u64 <= self.at_most(), "more spans than were counted");
         let located = newest.members.iter().filter_map(|member| finder.find(member.span));
         (located.collect(), newest.next.is_none())
     }
@@ -188,6 +197,13 @@ impl Spans for ReachableSpans<'_> {
     fn read(&self) -> ReadSpans<'_> {
         let (located, complete) = self.read.get_or_init(|| self.newest());
         ReadSpans { spans: located.iter().filter_map(Located::unit_span).collect(), complete: *complete }
+    }
+
+    fn at_most(&self) -> u64 {
+        match self.candidate.judgement {
+            Judgement::Whole => self.candidate.unjudged.into(),
+            _ => u64::MAX,
+        }
     }
 
     fn size(&self) -> Size {

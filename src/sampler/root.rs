@@ -4,9 +4,9 @@
 //! a span are read only where that leaves it open.
 
 use super::config::ConditionText;
-use super::traceql::{Asked, Condition, Folds, QueryError};
+use super::traceql::{Asked, Condition, Folding, Folds, QueryError};
 use super::unit::{ReadSpans, Spans, Unit, UnitSpan};
-use crate::otlp::{self, SpanFacts, SpanView};
+use crate::otlp::{Seen, SpanFacts};
 use crate::trace::Randomness;
 
 /// A compiled `buffer.root`.
@@ -46,42 +46,48 @@ impl RootCondition {
         Ok(Self { condition, folds })
     }
 
-    /// Whether the span counts as a root; `body` is its request.
-    pub fn holds(&self, facts: &SpanFacts<'_>, body: &[u8]) -> bool {
+    /// Asks one span after the other.
+    pub fn asking(&self) -> Roots<'_, '_> {
+        Roots { condition: &self.condition, folds: &self.folds, folding: self.folds.folding() }
+    }
+}
+
+/// Tells roots among the spans of a scan.
+#[derive(Debug)]
+pub struct Roots<'r, 's> {
+    condition: &'r Condition,
+    folds: &'r Folds,
+    folding: Folding<'r, 's>,
+}
+
+impl<'s> Roots<'_, 's> {
+    /// Whether the span counts as a root.
+    pub fn holds(&mut self, facts: &SpanFacts<'s>) -> bool {
+        // The scan looks out for the keys of the policies.
+        let bits = self.folding.fold(facts, &Seen::NOTHING);
         let unit = Unit {
-            bits: Some(self.folds.bits(facts)),
+            bits: Some(bits),
             randomness: Randomness::default(),
             root: None,
             operation: None,
             duration: None,
             earliest_start: facts.start,
             latest_end: facts.end,
-            spans: &InRequest { facts, body },
+            spans: &OneSpan(*facts),
             dropped_by: None,
             again: false,
             now_ms: 0,
         };
-        self.condition.holds(&Asked::new(&unit), &self.folds)
+        self.condition.holds(&Asked::new(&unit), self.folds)
     }
 }
 
-/// The one span of a unit, found when it must be read.
-struct InRequest<'a> {
-    facts: &'a SpanFacts<'a>,
-    body: &'a [u8],
-}
+/// The one span of a unit.
+struct OneSpan<'a>(SpanFacts<'a>);
 
-impl Spans for InRequest<'_> {
+impl Spans for OneSpan<'_> {
     fn read(&self) -> ReadSpans<'_> {
-        let (at, len) = (self.facts.at as usize, self.facts.len as usize);
-        let message = self.body.get(at..at + len);
-        let place = otlp::locate(self.body, self.facts.at);
-        let span = place.zip(message).map(|(place, message)| UnitSpan {
-            span: SpanView::new(message),
-            resource_spans: place.resource_spans,
-            scope_spans: place.scope_spans,
-        });
-        ReadSpans { spans: span.into_iter().collect(), complete: true }
+        ReadSpans { spans: vec![UnitSpan::of(&self.0)], complete: true }
     }
 }
 
@@ -91,6 +97,7 @@ mod tests {
     use prost::Message;
 
     use super::*;
+    use crate::otlp;
     use crate::sampler::testing::{Trace, span};
 
     fn compile(text: &str) -> Result<RootCondition, RootError> {
@@ -105,7 +112,8 @@ mod tests {
         });
         let body = trace.request.encode_to_vec();
         let mut found = Vec::new();
-        otlp::scan(&body, |facts| found.push(condition.holds(facts, &body))).unwrap();
+        let mut asking = condition.asking();
+        otlp::scan(&body, |facts| found.push(asking.holds(facts))).unwrap();
         found
     }
 

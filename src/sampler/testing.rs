@@ -8,9 +8,9 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
 use prost::Message;
 
-use super::{OperationKey, Policies, Slow, Unit, UnitSpan};
+use super::{OperationKey, Policies, Slow, Spans, Unit, UnitSpan};
 use crate::otlp;
-use crate::trace::{Decision, PolicyId, Randomness, TenantId};
+use crate::trace::{Decision, PolicyId, Randomness, TenantId, TraceId};
 
 pub(crate) const SECOND_0: u64 = 1_700_000_000_000_000_000;
 
@@ -38,6 +38,23 @@ pub(crate) fn span(number: u8, name: &str) -> Span {
         end_time_unix_nano: SECOND_0 + 10_000_000,
         status: Some(Status::default()),
         ..Span::default()
+    }
+}
+
+/// A unit of which nothing is known before its spans are read.
+pub(crate) fn unread(spans: &dyn Spans) -> Unit<'_> {
+    Unit {
+        bits: None,
+        randomness: Randomness::of_trace(TraceId([0xff; 16])),
+        root: None,
+        operation: None,
+        duration: None,
+        earliest_start: 0,
+        latest_end: 0,
+        spans,
+        dropped_by: None,
+        again: false,
+        now_ms: 0,
     }
 }
 
@@ -91,8 +108,9 @@ impl Trace {
         let body = self.request.encode_to_vec();
         let mut bits = 0;
         let (mut earliest_start, mut latest_end) = (u64::MAX, 0);
-        otlp::scan(&body, |facts| {
-            bits |= policies.fold(facts);
+        let mut folding = policies.folding();
+        otlp::scan_for(policies.keys(), &body, |facts, seen| {
+            bits |= folding.fold(facts, seen);
             earliest_start = earliest_start.min(if facts.start == 0 { u64::MAX } else { facts.start });
             latest_end = latest_end.max(facts.end);
         })

@@ -1,7 +1,7 @@
 //! What is judged: the spans of one unit and what the buffer knows of them.
 
 use super::slow::OperationKey;
-use crate::otlp::{ResourceSpansView, ScopeSpansView, SpanView};
+use crate::otlp::{ResourceSpansView, ScopeSpansView, SpanFacts, SpanView};
 use crate::trace::{PolicyId, Randomness};
 
 /// Spans that are judged together.
@@ -57,10 +57,23 @@ pub struct UnitSpan<'a> {
     pub scope_spans: ScopeSpansView<'a>,
 }
 
+impl<'a> UnitSpan<'a> {
+    /// Where a scan is at.
+    pub fn of(facts: &SpanFacts<'a>) -> Self {
+        let SpanFacts { message, resource_spans, scope_spans, .. } = *facts;
+        Self { span: SpanView::new(message), resource_spans, scope_spans }
+    }
+}
+
 /// Reads the spans of a unit, when asked.
 pub trait Spans {
     /// The spans, or as many of them as a judgement may read: those that are new, then the newest others.
     fn read(&self) -> ReadSpans<'_>;
+
+    /// There are no more than these, as far as is known without reading them.
+    fn at_most(&self) -> u64 {
+        u64::MAX
+    }
 
     /// Asked by budgets of spans and bytes.
     fn size(&self) -> Size {

@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::config::PolicyConfig;
 use super::slow::{Percentile, Slow};
-use super::traceql::{Asked, Condition, Folds, QueryError};
+use super::traceql::{Asked, Condition, Folding, Folds, QueryError};
 use super::unit::Unit;
-use crate::otlp::SpanFacts;
+use crate::otlp::Keys;
 use crate::trace::{Decision, PolicyId, Threshold};
 
 pub use keep::CurrentKeep;
@@ -184,11 +184,15 @@ impl Policies {
         self.policies.iter().filter_map(|policy| policy.slower_than).collect()
     }
 
-    /// One bit for each condition that is true of the span by what the scan found. OR-ed over a unit's spans
-    /// they are [`Unit::bits`].
-    #[inline]
-    pub fn fold(&self, span: &SpanFacts<'_>) -> u32 {
-        self.folds.bits(span)
+    /// What a scan has to look out for, so that folding costs little.
+    pub fn keys(&self) -> &Keys {
+        self.folds.keys()
+    }
+
+    /// Gives one bit for each condition that is true of a span by what the scan found. OR-ed over a unit's spans they
+    /// are [`Unit::bits`].
+    pub fn folding(&self) -> Folding<'_, '_> {
+        self.folds.folding()
     }
 
     /// Goes on with what budgets and shadows of an earlier list have counted, where name and formula are the same.

@@ -126,6 +126,22 @@ impl Field {
         }
     }
 
+    /// Whether it is an attribute, or of the instrumentation scope: what a span has none of is the same for all spans
+    /// of its scope.
+    pub(super) fn is_attribute(&self) -> bool {
+        matches!(self, Self::Attribute { .. } | Self::InstrumentationName | Self::InstrumentationVersion)
+    }
+
+    /// The key without which a span, its events and its links have nothing to say.
+    pub(super) fn key_in_span(&self) -> Option<&Key> {
+        match self {
+            Self::Attribute { scope: Scope::Any | Scope::Span | Scope::Event | Scope::Link, key } => {
+                Some(key)
+            }
+            _ => None,
+        }
+    }
+
     pub(crate) fn kind(&self) -> Type {
         match self {
             Self::TraceDuration | Self::Duration | Self::EventTimeSinceStart => Type::Duration,

@@ -1,15 +1,16 @@
 //! Tests that are asked of every span while it is scanned, each for one bit.
 //!
 //! This is the one place where a condition costs something for every span that comes in. So the tests that conditions
-//! mostly consist of are compared as they lie on the wire; the rest goes the general way.
+//! mostly consist of are compared as they lie on the wire; attributes are read where the scan has seen the key; what
+//! the resource and the scope answer is asked once a scope; the rest goes the general way.
 
 use regex::Regex;
 
 use super::field::Field;
 use super::predicate::{Predicate, Term};
-use super::source::{OfFacts, OfSpan};
+use super::source::{OfFacts, OfScope, OfSpan};
 use super::value::{Comparison, Literal};
-use crate::otlp::SpanFacts;
+use crate::otlp::{Keys, ScopeSpansView, Seen, SpanFacts};
 
 /// Bits that can be folded.
 pub const FOLDS_MAX: usize = u32::BITS as usize;
@@ -21,6 +22,26 @@ const REPLACEMENT: char = '\u{fffd}';
 #[derive(Debug, Default)]
 pub(crate) struct Folds {
     folds: Vec<Fold>,
+    keys: Keys,
+    /// Tests that are asked once a scope.
+    of_scope: Vec<Predicate>,
+}
+
+/// Asks the tests of one span after the other.
+#[derive(Debug)]
+pub struct Folding<'f, 's> {
+    folds: &'f Folds,
+    scope: Option<ScopeSpansView<'s>>,
+    /// The tests that are true of the scope.
+    of_scope: u32,
+}
+
+/// A span that is at hand.
+struct Asked<'a, 's> {
+    span: &'a SpanFacts<'s>,
+    seen: &'a Seen<'a, 's>,
+    /// The tests that are true of its scope.
+    of_scope: u32,
 }
 
 #[derive(Debug)]
@@ -46,6 +67,12 @@ enum Quick {
         nanos: i64,
     },
     HasParent(bool),
+    /// A test of attributes: without any of the keys a span has the answer of its scope.
+    Attributes {
+        keys: u32,
+        of_scope: u32,
+        test: Predicate,
+    },
     All(Box<[Self]>),
     Any(Box<[Self]>),
     Not(Box<Self>),
@@ -62,34 +89,81 @@ impl Folds {
         if self.folds.len() == FOLDS_MAX {
             return Err(test);
         }
-        self.folds.push(Fold { quick: Quick::of(&test), test, words });
+        let quick = self.quick(&test);
+        self.folds.push(Fold { quick, test, words });
         Ok((self.folds.len() - 1) as u8)
     }
 
-    /// A bit for each test that is true of the span.
-    #[inline]
-    pub(crate) fn bits(&self, span: &SpanFacts<'_>) -> u32 {
-        let mut bits = 0;
-        for (bit, fold) in self.folds.iter().enumerate() {
-            bits |= u32::from(fold.quick.holds(span)) << bit;
-        }
-        bits
+    /// What a scan has to look out for.
+    pub(crate) fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    pub(crate) fn folding(&self) -> Folding<'_, '_> {
+        Folding { folds: self, scope: None, of_scope: 0 }
     }
 
     /// The folded test, of a span that is read from its bytes.
     pub(super) fn holds(&self, bit: u8, span: &OfSpan<'_>) -> bool {
         self.folds[usize::from(bit)].test.holds(span)
     }
+
+    fn quick(&mut self, test: &Predicate) -> Quick {
+        let mut all = |tests: &[Predicate]| tests.iter().map(|test| self.quick(test)).collect();
+        match test {
+            Predicate::Const(value) => Quick::Const(*value),
+            Predicate::And(tests) => Quick::All(all(tests)),
+            Predicate::Or(tests) => Quick::Any(all(tests)),
+            Predicate::Not(test) => Quick::Not(Box::new(self.quick(test))),
+            leaf if leaf.is_of_attributes() => self.attributes(leaf),
+            leaf => Quick::of(leaf),
+        }
+    }
+
+    fn attributes(&mut self, test: &Predicate) -> Quick {
+        if self.of_scope.len() == FOLDS_MAX {
+            return Quick::General(test.clone());
+        }
+        let mut keys = 0;
+        test.each_field(&mut |field| {
+            keys |= field.key_in_span().map_or(0, |key| self.keys.add(key.as_bytes()));
+        });
+        self.of_scope.push(test.clone());
+        Quick::Attributes { keys, of_scope: 1 << (self.of_scope.len() - 1), test: test.clone() }
+    }
+}
+
+impl<'s> Folding<'_, 's> {
+    /// A bit for each test that is true of the span.
+    #[inline]
+    pub fn fold(&mut self, span: &SpanFacts<'s>, seen: &Seen<'_, 's>) -> u32 {
+        if !self.folds.of_scope.is_empty() {
+            self.enter(span);
+        }
+        let asked = Asked { span, seen, of_scope: self.of_scope };
+        let mut bits = 0;
+        for (bit, fold) in self.folds.folds.iter().enumerate() {
+            bits |= u32::from(fold.quick.holds(&asked)) << bit;
+        }
+        bits
+    }
+
+    #[inline]
+    fn enter(&mut self, span: &SpanFacts<'s>) {
+        let bytes = span.scope_spans.as_bytes();
+        if self.scope.is_none_or(|scope| !std::ptr::eq(scope.as_bytes(), bytes)) {
+            self.scope = Some(span.scope_spans);
+            let holds = |test: &Predicate| u32::from(test.holds(&OfScope { facts: span }));
+            let tests = self.folds.of_scope.iter().enumerate();
+            self.of_scope = tests.fold(0, |bits, (bit, test)| bits | holds(test) << bit);
+        }
+    }
 }
 
 impl Quick {
+    /// Of a test that is not put together from others.
     fn of(test: &Predicate) -> Self {
-        let all = |tests: &[Predicate]| tests.iter().map(Self::of).collect();
         match test {
-            Predicate::Const(value) => Self::Const(*value),
-            Predicate::And(tests) => Self::All(all(tests)),
-            Predicate::Or(tests) => Self::Any(all(tests)),
-            Predicate::Not(test) => Self::Not(Box::new(Self::of(test))),
             Predicate::Exists { field: Field::Parent | Field::ParentId, wanted } => Self::HasParent(*wanted),
             Predicate::Compare { op, left: Term::Field(field), right: Term::Literal(literal) } => {
                 Self::comparison(*op, field, literal).unwrap_or_else(|| Self::General(test.clone()))
@@ -138,7 +212,8 @@ impl Quick {
     }
 
     #[inline]
-    fn holds(&self, span: &SpanFacts<'_>) -> bool {
+    fn holds(&self, asked: &Asked<'_, '_>) -> bool {
+        let span = asked.span;
         match self {
             Self::Const(value) => *value,
             Self::Status(status) => span.status == *status,
@@ -149,30 +224,46 @@ impl Quick {
                 span.start != 0 && op.accepts(long.cmp(nanos))
             }
             Self::HasParent(wanted) => span.parent.is_some() == *wanted,
-            _ => self.holds_in_parts(span),
+            Self::Attributes { keys, of_scope, .. } if !asked.seen.may_have(*keys) => {
+                asked.of_scope & of_scope != 0
+            }
+            _ => self.holds_in_parts(asked),
         }
     }
 
-    fn holds_in_parts(&self, span: &SpanFacts<'_>) -> bool {
+    fn holds_in_parts(&self, asked: &Asked<'_, '_>) -> bool {
+        let span = asked.span;
         match self {
-            Self::All(tests) => tests.iter().all(|test| test.holds(span)),
-            Self::Any(tests) => tests.iter().any(|test| test.holds(span)),
-            Self::Not(test) => !test.holds(span),
+            Self::All(tests) => tests.iter().all(|test| test.holds(asked)),
+            Self::Any(tests) => tests.iter().any(|test| test.holds(asked)),
+            Self::Not(test) => !test.holds(asked),
             Self::NameBegins(begin) => {
                 span.name.strip_prefix(&**begin).is_some_and(|rest| !rest.contains(&b'\n'))
             }
             Self::NameMatches(regex) => regex.is_match(&String::from_utf8_lossy(span.name)),
-            Self::General(test) => test.holds(&OfFacts { facts: span }),
-            simple => simple.holds(span),
+            Self::General(test) | Self::Attributes { test, .. } => {
+                test.holds(&OfFacts { facts: span, seen: asked.seen })
+            }
+            simple => simple.holds(asked),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use opentelemetry_proto::tonic::common::v1::{InstrumentationScope, any_value::Value as Any};
+    use opentelemetry_proto::tonic::resource::v1::Resource;
+    use opentelemetry_proto::tonic::trace::v1::span::Event;
+    use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
+    use prost::Message;
+
     use super::*;
+    use crate::otlp::{ResourceSpansView, scan_for};
+    use crate::sampler::testing::{attribute, span, text, unread};
     use crate::sampler::traceql::predicate::Compiler;
+    use crate::sampler::traceql::table::SpanTable;
     use crate::sampler::traceql::{ast, parser};
+    use crate::sampler::unit::UnitSpan;
     use crate::trace::{SpanId, TraceId};
 
     fn test(condition: &str) -> Predicate {
@@ -212,7 +303,7 @@ mod tests {
             "{ !(span:parentID != nil) && duration < 1us && status != error }",
         ] {
             let test = test(condition);
-            let quick = Quick::of(&test);
+            let quick = Folds::default().quick(&test);
             for (n, name) in names.into_iter().enumerate() {
                 let facts = SpanFacts {
                     at: 0,
@@ -227,12 +318,14 @@ mod tests {
                     flags: 0,
                     name,
                     trace_state: &[],
+                    message: &[],
+                    resource_spans: ResourceSpansView::new(&[]),
+                    scope_spans: ScopeSpansView::new(&[]),
                 };
-                assert_eq!(
-                    quick.holds(&facts),
-                    test.holds(&OfFacts { facts: &facts }),
-                    "{condition} {name:?}"
-                );
+                let seen = &Seen::NOTHING;
+                let asked = Asked { span: &facts, seen, of_scope: 0 };
+                let general = test.holds(&OfFacts { facts: &facts, seen });
+                assert_eq!(quick.holds(&asked), general, "{condition} {name:?}");
             }
         }
     }
@@ -244,5 +337,91 @@ mod tests {
         assert_eq!(folds.add(test("{ name =~ `a.b` }")).unwrap(), 1);
         assert_eq!(folds.add(test("{ status = error }")).unwrap(), 0);
         assert_eq!(folds.add(test("{ name =~ `a.c` }")).unwrap(), 2);
+    }
+
+    fn request(spans_first: bool) -> Vec<u8> {
+        let span = |n: u8| Span {
+            kind: i32::from(n % 4),
+            attributes: match n % 3 {
+                0 => vec![attribute("a", Any::IntValue(i64::from(n))), attribute("b", text("x"))],
+                1 => vec![attribute("r", Any::IntValue(7)), attribute("c", Any::BoolValue(true))],
+                _ => vec![],
+            },
+            events: (n % 4 == 2)
+                .then(|| Event { attributes: vec![attribute("a", Any::IntValue(1))], ..Event::default() })
+                .into_iter()
+                .collect(),
+            ..span(n, "GET")
+        };
+        let scope = |n: u8| InstrumentationScope {
+            name: format!("scope-{n}"),
+            attributes: vec![attribute("i", Any::IntValue(i64::from(n)))],
+            ..InstrumentationScope::default()
+        };
+        let scope_spans = |n: u8| ScopeSpans {
+            scope: Some(scope(n)),
+            spans: (1..7).map(|m| span(10 * n + m)).collect(),
+            ..ScopeSpans::default()
+        };
+        let mut body = Vec::new();
+        for n in [0, 2] {
+            let resource = Resource {
+                attributes: vec![attribute("r", Any::IntValue(i64::from(n))), attribute("env", text("prod"))],
+                ..Resource::default()
+            };
+            let of_resource = ResourceSpans { resource: Some(resource), ..ResourceSpans::default() };
+            let scope_spans = vec![scope_spans(n), scope_spans(n + 1)];
+            let of_spans = ResourceSpans { scope_spans, ..ResourceSpans::default() };
+            let mut parts = [of_resource.encode_to_vec(), of_spans.encode_to_vec()];
+            if spans_first {
+                parts.reverse();
+            }
+            prost::encoding::bytes::encode(1, &parts.concat(), &mut body);
+        }
+        body
+    }
+
+    #[test]
+    fn attributes_that_a_scan_sees_are_those_of_the_bytes() {
+        for condition in [
+            "{ span.a = 3 }",
+            "{ span.a != nil }",
+            "{ span.a = nil && kind = server }",
+            "{ .a > 0 }",
+            "{ .a = nil }",
+            "{ .r = 2 || .r = 7 }",
+            "{ resource.r = 2 }",
+            "{ resource.env = `prod` && span.c }",
+            "{ !(resource.env =~ `pro.`) || event.a = 1 }",
+            "{ instrumentation.i = 2 && .i != 3 }",
+            "{ instrumentation:name = `scope-1` && span.b = `x` }",
+            "{ span.a + resource.r = 4 }",
+            "{ (span.a = nil) = (resource.r = 2) }",
+            "{ link.a = nil && .none = nil }",
+        ] {
+            let mut folds = Folds::default();
+            let test = test(condition);
+            assert!(test.is_of_scan(), "{condition}");
+            let bit = folds.add(test).unwrap();
+            let mut seen = [0, 0];
+            for body in [request(false), request(true)] {
+                let mut folding = folds.folding();
+                scan_for(folds.keys(), &body, |facts, attributes| {
+                    let spans = vec![UnitSpan::of(facts)];
+                    let unit = unread(&spans);
+                    let table = SpanTable::of_one(spans[0]);
+                    let read = folds.holds(bit, &OfSpan { unit: &unit, table: &table, number: 0 });
+                    assert_eq!(
+                        folding.fold(facts, attributes) != 0,
+                        read,
+                        "{condition} of span {}",
+                        facts.span_id
+                    );
+                    seen[usize::from(read)] += 1;
+                })
+                .unwrap();
+            }
+            assert_eq!(seen[0] + seen[1], 48);
+        }
     }
 }

@@ -36,8 +36,8 @@ mod naive;
 mod tests;
 
 pub use error::QueryError;
-pub use fold::FOLDS_MAX;
 pub(super) use fold::Folds;
+pub use fold::{FOLDS_MAX, Folding};
 pub(super) use plan::Condition;
 pub use span_field::SpanField;
 pub(super) use table::Asked;

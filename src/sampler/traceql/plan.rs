@@ -9,7 +9,7 @@ use super::error::QueryError;
 use super::field::{Field, Reach};
 use super::fold::Folds;
 use super::predicate::{Predicate, Term};
-use super::query::{self, SetExpr, Stage, Stages};
+use super::query::{self, Scalar, SetExpr, Stage, Stages};
 use super::source::{OfSpan, OfUnit};
 use super::table::{Asked, SpanTable};
 use super::value::{Comparison, Literal};
@@ -45,6 +45,8 @@ enum Plan {
     /// All spans have to be looked at together, unless the guard says no.
     Whole {
         guard: Option<Box<Self>>,
+        /// Fewer spans cannot be enough.
+        least: u64,
         stages: Stages,
     },
 }
@@ -139,13 +141,14 @@ impl Plan {
 
     fn whole(stages: Stages, folds: &mut Folds) -> Self {
         let guard = guard(&stages, folds).map(Box::new);
-        Self::Whole { guard, stages }
+        let least = stages.iter().map(least).max().unwrap_or_default();
+        Self::Whole { guard, least, stages }
     }
 
     fn of_test(test: Predicate, folds: &mut Folds) -> Self {
         match test {
             test if test.reach() == Reach::Unit => Self::Unit(test),
-            test if scan_answers(&test) => Self::bit(None, test, folds),
+            test if test.is_of_scan() => Self::bit(None, test, folds),
             // Of several alternatives each finds its own span.
             Predicate::Or(tests) => {
                 Self::Any(tests.into_iter().map(|test| Self::of_test(test, folds)).collect())
@@ -166,7 +169,7 @@ impl Plan {
     /// One span has to pass what is asked of spans; the unit has to pass the rest.
     fn conjunction(tests: Box<[Predicate]>, folds: &mut Folds) -> Self {
         let (unit, span): (Vec<_>, Vec<_>) = tests.into_iter().partition(|test| test.reach() == Reach::Unit);
-        let (scan, bytes): (Vec<_>, Vec<_>) = span.into_iter().partition(scan_answers);
+        let (scan, bytes): (Vec<_>, Vec<_>) = span.into_iter().partition(Predicate::is_of_scan);
         let unit = join(unit);
         match (join(scan), join(bytes)) {
             (None, Some(span)) => Self::Spans { unit, bit: None, span },
@@ -190,6 +193,7 @@ impl Plan {
             }
             Self::All(plans) => decided(plans, unit, false),
             Self::Any(plans) => decided(plans, unit, true),
+            Self::Whole { least, .. } if unit.spans.at_most() < *least => Some(false),
             Self::Whole { guard, .. } => guard.as_ref()?.known(unit).filter(|known| !known),
         }
     }
@@ -235,6 +239,25 @@ fn any_span(unit: &Unit<'_>, table: &SpanTable<'_>, test: &dyn Fn(&OfSpan<'_>) -
     table.numbers().any(|number| test(&OfSpan { unit, table, number }))
 }
 
+/// How many spans it takes at least: a set that is counted has no others than those of the unit.
+fn least(stage: &Stage) -> u64 {
+    use Comparison::{Equal, Greater, GreaterOrEqual, Less, LessOrEqual};
+    let Stage::Filter(filter) = stage else { return 0 };
+    let (number, over) = match (&filter.left, &filter.right, filter.op) {
+        (Scalar::Count, Scalar::Number(number), Greater) | (Scalar::Number(number), Scalar::Count, Less) => {
+            (number, 1)
+        }
+        (Scalar::Count, Scalar::Number(number), GreaterOrEqual | Equal)
+        | (Scalar::Number(number), Scalar::Count, LessOrEqual | Equal) => (number, 0),
+        _ => return 0,
+    };
+    if let Literal::Int(number) = number {
+        u64::try_from(number.saturating_add(over)).unwrap_or(0)
+    } else {
+        0
+    }
+}
+
 /// What must hold at least: there are spans for every `{ … }` that has to find one.
 fn guard(stages: &Stages, folds: &mut Folds) -> Option<Plan> {
     let selects = stages.iter().filter_map(|stage| match stage {
@@ -273,9 +296,4 @@ fn join(mut tests: Vec<Predicate>) -> Option<Predicate> {
         0 | 1 => tests.pop(),
         _ => Some(Predicate::And(tests.into())),
     }
-}
-
-/// Whether it needs only what the scan finds in one span.
-fn scan_answers(test: &Predicate) -> bool {
-    test.reach() == Reach::Scan && !test.mentions_unit()
 }

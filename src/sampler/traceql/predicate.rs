@@ -93,14 +93,28 @@ impl Predicate {
         reach
     }
 
-    /// Whether it asks about the unit, perhaps beside its spans, as in `name = rootName`.
-    pub(crate) fn mentions_unit(&self) -> bool {
-        let mut found = false;
-        self.each_field(&mut |field| found |= field.reach() == Reach::Unit);
-        found
+    /// Whether what a scan finds in one span decides it.
+    pub(super) fn is_of_scan(&self) -> bool {
+        match self {
+            Self::Const(_) => true,
+            Self::And(tests) | Self::Or(tests) => tests.iter().all(Self::is_of_scan),
+            Self::Not(test) => test.is_of_scan(),
+            leaf => leaf.all_fields(|field| field.reach() == Reach::Scan) || leaf.is_of_attributes(),
+        }
     }
 
-    fn each_field(&self, visit: &mut dyn FnMut(&Field)) {
+    /// Whether it asks about nothing but attributes.
+    pub(super) fn is_of_attributes(&self) -> bool {
+        self.all_fields(Field::is_attribute)
+    }
+
+    fn all_fields(&self, wanted: impl Fn(&Field) -> bool) -> bool {
+        let mut all = true;
+        self.each_field(&mut |field| all &= wanted(field));
+        all
+    }
+
+    pub(super) fn each_field(&self, visit: &mut dyn FnMut(&Field)) {
         match self {
             Self::Const(_) => {}
             Self::And(tests) | Self::Or(tests) => tests.iter().for_each(|test| test.each_field(visit)),

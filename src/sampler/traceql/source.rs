@@ -7,7 +7,7 @@ use super::key::Key;
 use super::predicate::Fields;
 use super::table::SpanTable;
 use super::value::Value;
-use crate::otlp::{KeyValueView, SpanFacts, member};
+use crate::otlp::{KeyValueView, Own, Seen, SpanFacts, SpanView, member};
 use crate::sampler::unit::{Unit, UnitSpan};
 use crate::trace::SpanId;
 
@@ -35,15 +35,34 @@ impl Fields for OfUnit<'_> {
     }
 }
 
-/// What the scan found in one span.
-pub(crate) struct OfFacts<'s> {
-    pub(crate) facts: &'s SpanFacts<'s>,
+/// One span that a scan is at: what it found, and the bytes while they are hot.
+pub(crate) struct OfFacts<'f, 's> {
+    pub(crate) facts: &'f SpanFacts<'s>,
+    pub(crate) seen: &'f Seen<'f, 's>,
 }
 
-impl Fields for OfFacts<'_> {
+impl OfFacts<'_, '_> {
+    /// None: the bytes have to be read.
+    fn own_attribute(&self, scope: Scope, key: &Key) -> Option<Option<Value<'_>>> {
+        match (scope, self.seen.own(key.as_bytes())) {
+            (Scope::Span, Own::Absent) => Some(None),
+            (Scope::Span, Own::Value(value)) => Some(Value::read(value)),
+            // An attribute without a value is none: the next scope may have it.
+            (Scope::Any, Own::Value(value)) => Value::read(value).map(Some),
+            _ => None,
+        }
+    }
+}
+
+impl Fields for OfFacts<'_, '_> {
     #[inline]
     fn any(&self, field: &Field, test: Wanted<'_>) -> bool {
         let facts = self.facts;
+        if let Field::Attribute { scope, key } = field
+            && let Some(value) = self.own_attribute(*scope, key)
+        {
+            return value.is_some_and(|value| test(&value));
+        }
         match field {
             Field::Status => test(&Value::Status(facts.status)),
             Field::Kind => test(&Value::Kind(facts.kind)),
@@ -55,8 +74,19 @@ impl Fields for OfFacts<'_> {
             Field::TraceId => hexadecimal(&facts.trace_id.0, test),
             Field::Sampled => test(&Value::Bool(facts.flags & SAMPLED != 0)),
             Field::TraceState(key) => state_member(facts.trace_state, key, test),
-            _ => false,
+            field => OfBytes(&UnitSpan::of(facts)).any(field, test),
         }
+    }
+}
+
+/// The resource and the scope of spans, and of their own nothing.
+pub(crate) struct OfScope<'f, 's> {
+    pub(crate) facts: &'f SpanFacts<'s>,
+}
+
+impl Fields for OfScope<'_, '_> {
+    fn any(&self, field: &Field, test: Wanted<'_>) -> bool {
+        OfBytes(&UnitSpan { span: SpanView::new(&[]), ..UnitSpan::of(self.facts) }).any(field, test)
     }
 }
 
@@ -70,11 +100,33 @@ pub(crate) struct OfSpan<'t> {
 
 impl Fields for OfSpan<'_> {
     fn any(&self, field: &Field, test: Wanted<'_>) -> bool {
-        let UnitSpan { span, scope_spans, .. } = self.span();
         match field {
             Field::RootName | Field::RootService | Field::TraceDuration => {
                 OfUnit { unit: self.unit }.any(field, test)
             }
+            Field::ChildCount => test(&Value::Int(self.table.family().children(self.number).into())),
+            Field::ParentAttribute { scope, key } => {
+                let parent = self.table.family().parent(self.number);
+                parent.is_some_and(|number| self.bytes(number).attribute(*scope, key, test))
+            }
+            field => self.bytes(self.number).any(field, test),
+        }
+    }
+}
+
+impl<'t> OfSpan<'t> {
+    fn bytes(&self, number: u32) -> OfBytes<'t> {
+        OfBytes(&self.table.spans[number as usize])
+    }
+}
+
+/// One span for itself, from its bytes.
+struct OfBytes<'s>(&'s UnitSpan<'s>);
+
+impl Fields for OfBytes<'_> {
+    fn any(&self, field: &Field, test: Wanted<'_>) -> bool {
+        let UnitSpan { span, scope_spans, .. } = self.0;
+        match field {
             Field::Status => test(&Value::Status(span.status_code())),
             Field::Kind => test(&Value::Kind(span.kind())),
             Field::Name => test(&Value::Text(span.name())),
@@ -96,22 +148,18 @@ impl Fields for OfSpan<'_> {
             Field::LinkSpanId => span.links().any(|link| hexadecimal(link.span_id(), test)),
             Field::InstrumentationName => test(&Value::Text(scope_spans.scope().name())),
             Field::InstrumentationVersion => test(&Value::Text(scope_spans.scope().version())),
-            Field::ChildCount => test(&Value::Int(self.table.family().children(self.number).into())),
-            Field::ParentAttribute { scope, key } => {
-                let parent = self.table.family().parent(self.number);
-                parent.is_some_and(|number| Self { number, ..*self }.attribute(*scope, key, test))
-            }
+            Field::RootName
+            | Field::RootService
+            | Field::TraceDuration
+            | Field::ChildCount
+            | Field::ParentAttribute { .. } => false,
         }
     }
 }
 
-impl OfSpan<'_> {
-    fn span(&self) -> &UnitSpan<'_> {
-        &self.table.spans[self.number as usize]
-    }
-
+impl OfBytes<'_> {
     fn attribute(&self, scope: Scope, key: &Key, test: Wanted<'_>) -> bool {
-        let UnitSpan { span, resource_spans, scope_spans } = self.span();
+        let UnitSpan { span, resource_spans, scope_spans } = self.0;
         let within_span = matches!(scope, Scope::Span | Scope::Event | Scope::Link);
         if within_span && !key.may_be_in(span.as_bytes()) {
             return false;

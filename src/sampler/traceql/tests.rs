@@ -5,9 +5,9 @@ use opentelemetry_proto::tonic::trace::v1::{Span, Status};
 use proptest::prelude::*;
 
 use super::*;
-use crate::sampler::testing::{SECOND_0, Trace, array, attribute, span, text, unit_spans};
-use crate::sampler::{ConditionText, Keep, Policies, PolicyConfig, ReadSpans, Slow, Spans, Unit, UnitSpan};
-use crate::trace::{Randomness, Share, TraceId};
+use crate::sampler::testing::{SECOND_0, Trace, array, attribute, span, text, unit_spans, unread};
+use crate::sampler::{ConditionText, Keep, Policies, PolicyConfig, ReadSpans, Slow, Spans, UnitSpan};
+use crate::trace::Share;
 
 pub(super) fn policies(condition: &str) -> Policies {
     let config = PolicyConfig {
@@ -228,7 +228,8 @@ fn names_that_are_not_utf_8_are_compared_as_they_leave() {
     body[place] = 0xff;
     let policies = policies("{ name = \"caf\u{fffd}\u{fffd}\" }");
     let mut bits = 0;
-    crate::otlp::scan(&body, |facts| bits |= policies.fold(facts)).unwrap();
+    let mut folding = policies.folding();
+    crate::otlp::scan_for(policies.keys(), &body, |facts, seen| bits |= folding.fold(facts, seen)).unwrap();
     assert_eq!(bits, 1);
 }
 
@@ -501,19 +502,7 @@ fn of_a_unit_that_is_not_read_whole_only_what_the_part_proves_is_true() {
     let trace = Trace::of([root, span(2, "b"), span(3, "c")]);
     let body = prost::Message::encode_to_vec(&trace.request);
     let spans = Partly(unit_spans(&body));
-    let unit = Unit {
-        bits: None,
-        randomness: Randomness::of_trace(TraceId([0xff; 16])),
-        root: None,
-        operation: None,
-        duration: None,
-        earliest_start: 0,
-        latest_end: 0,
-        spans: &spans,
-        dropped_by: None,
-        again: false,
-        now_ms: 0,
-    };
+    let unit = unread(&spans);
     for (condition, expected) in [
         ("{ span.n = 1 }", true),
         ("{ name = `c` }", false),
@@ -533,6 +522,32 @@ fn of_a_unit_that_is_not_read_whole_only_what_the_part_proves_is_true() {
     ] {
         let kept = policies(condition).judge(&unit, &Slow::new(&[])).kept;
         assert_eq!(kept, expected, "{condition}");
+    }
+}
+
+/// Three spans that must not be read.
+struct Three;
+
+impl Spans for Three {
+    fn read(&self) -> ReadSpans<'_> {
+        panic!("read although there are too few")
+    }
+
+    fn at_most(&self) -> u64 {
+        3
+    }
+}
+
+#[test]
+fn of_fewer_spans_than_are_counted_none_is_read() {
+    for condition in [
+        "{ } | count() > 3",
+        "{ status = error } | by(name) | count() >= 4",
+        "{ } | 5 = count() | { kind = server }",
+        "{ name = `a` } | 4 < count() | coalesce()",
+        "({ } | count() > 9) && ({ span.n = 1 } | avg(duration) > 1s)",
+    ] {
+        assert!(!policies(condition).judge(&unread(&Three), &Slow::new(&[])).kept, "{condition}");
     }
 }
 

@@ -40,7 +40,8 @@ fn ask(policies: &Policies) {
     static BODY: OnceLock<Vec<u8>> = OnceLock::new();
     let body = BODY.get_or_init(trace);
     let mut bits = 0;
-    otlp::scan(body, |facts| bits |= policies.fold(facts)).expect("a request");
+    let mut folding = policies.folding();
+    otlp::scan_for(policies.keys(), body, |facts, seen| bits |= folding.fold(facts, seen)).expect("a request");
     let mut spans = Vec::new();
     for resource_spans in otlp::request(body) {
         for scope_spans in resource_spans.scope_spans() {
