@@ -126,6 +126,7 @@ pub(super) fn drain(mut config: Config, deadline: Duration) -> Result<(), Failur
     run(async {
         let mut signals = Signals::listen()?;
         info!(data = %config.data.path.display(), "draining");
+        give_way(&mut config.telemetry.listen);
         let drained = async { Pipeline::build(config).await?.drain(deadline).await };
         let stats = tokio::select! {
             done = drained => done?,
@@ -140,6 +141,14 @@ pub(super) fn drain(mut config: Config, deadline: Duration) -> Result<(), Failur
         info!(kept = stats.balance.kept, dropped = stats.balance.dropped, "drained");
         Ok(())
     })
+}
+
+/// Beside an instance that runs on another directory, draining is watched at a port of its own.
+fn give_way(listen: &mut String) {
+    if let Err(error) = std::net::TcpListener::bind(listen.as_str()) {
+        warn!(%listen, %error, "telemetry is served elsewhere");
+        *listen = "127.0.0.1:0".to_owned();
+    }
 }
 
 /// The signals that end the process. SIGHUP is taken so that a closed terminal does not end it.

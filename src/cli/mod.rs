@@ -193,6 +193,8 @@ impl Arguments {
         if let Some(path) = data_dir {
             loaded.config.data.path = path;
         }
+        // A path that is misspelt must not end as "drained", with the volume thrown away after it.
+        log::is_data(&loaded.config.data.path)?;
         instance::start_logging(&loaded.config.log)?;
         instance::drain(loaded.config, timeout.get())
     }
