@@ -40,8 +40,9 @@ impl Config {
         for word in self.level.split(',').filter(|directive| !directive.contains(['=', '['])) {
             EnvFilter::builder().parse(format!("tailwater={}", word.trim()))?;
         }
-        let libraries =
-            "h2=warn,hyper=warn,hyper_util=warn,tower=warn,rustls=warn,object_store=warn,reqwest=warn";
+        // What a peer can cause as often as it likes is not warned of; exporters tell of TLS by themselves.
+        let libraries = "h2=error,hyper=warn,hyper_util=warn,tower=warn,rustls=warn,rustls_platform_verifier=off,\
+                         object_store=warn,reqwest=warn";
         EnvFilter::builder().parse(format!("{libraries},{}", self.level))
     }
 }
