@@ -1,6 +1,7 @@
 //! Logs: changes of state on standard error, as text or as JSON lines.
 
 use std::io::IsTerminal;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use serde::Deserialize;
 use tracing_subscriber::filter::ParseError;
@@ -47,6 +48,13 @@ impl Config {
     }
 }
 
+/// Whether logs are JSON lines by now, so that whatever else is said must be one too.
+pub fn is_json() -> bool {
+    JSON.load(Relaxed)
+}
+
+static JSON: AtomicBool = AtomicBool::new(false);
+
 /// Starts logging for the whole process. Does nothing if a subscriber is already there.
 pub fn start(config: &Config) -> Result<(), ParseError> {
     let lines = fmt::layer().with_writer(std::io::stderr);
@@ -55,6 +63,7 @@ pub fn start(config: &Config) -> Result<(), ParseError> {
         Format::Json => lines.json().flatten_event(true).boxed(),
     };
     let logs = tracing_subscriber::registry().with(config.filter()?).with(lines).with(Remember(&NOTICES));
+    JSON.store(config.format == Format::Json, Relaxed);
     // A second call finds the subscriber of the first, which is as good.
     let _ = logs.try_init();
     Ok(())

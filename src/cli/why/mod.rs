@@ -144,6 +144,21 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn looking_makes_no_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.telemetry.listen = "127.0.0.1:1".to_owned();
+        config.data.path = folder.path().join("data");
+        let traces = folder.path().join("traces");
+        config.exporters.parquet.as_mut().unwrap().url = format!("file:{}", traces.display());
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736".parse().unwrap();
+        let options =
+            Options { trace, tenant: None, url: None, last: HumanDuration::from_secs(60), json: false };
+        report(&options, &config).await;
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
     #[test]
     fn a_port_on_every_address_is_reached_on_this_machine() {
         assert_eq!(reachable("0.0.0.0:8888"), "http://127.0.0.1:8888");
