@@ -175,8 +175,7 @@ impl From<JsonCount> for u64 {
 fn explain(status: &Status) -> String {
     match std::error::Error::source(status) {
         Some(source) => with_causes(source),
-        None if status.message().is_empty() => format!("{:?}", status.code()),
-        None => format!("{:?}: {}", status.code(), status.message()),
+        None => format!("{:?}{}", status.code(), after_colon(status.message())),
     }
 }
 
@@ -264,11 +263,16 @@ fn content_type(headers: &HeaderMap) -> &[u8] {
 
 /// What a body of an error says: `google.rpc.Status`, or text.
 fn http_reason(headers: &HeaderMap, body: &Bytes) -> String {
-    const SHOWN_MAX: usize = 200;
     let text = match RpcStatus::decode(body.clone()) {
         Ok(status) if content_type(headers).starts_with(b"application/x-protobuf") => status.message,
         _ => String::from_utf8_lossy(body).into_owned(),
     };
+    after_colon(&text)
+}
+
+/// As much of a backend's words as is shown; nothing if it has none.
+fn after_colon(text: &str) -> String {
+    const SHOWN_MAX: usize = 200;
     let shown: String = text.trim().chars().filter(|c| !c.is_control()).take(SHOWN_MAX).collect();
     if shown.is_empty() { shown } else { format!(": {shown}") }
 }
@@ -375,5 +379,6 @@ pub(super) mod tests {
         let refused = Status::invalid_argument("no such tenant");
         assert_eq!(explain(&refused), "InvalidArgument: no such tenant");
         assert_eq!(explain(&Status::new(Code::Internal, "")), "Internal");
+        assert_eq!(explain(&Status::internal("a\x1b[31m\nb")), "Internal: a[31mb");
     }
 }
