@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
+use serde_json::Value;
 use tonic::{Code, Status};
 
 /// The fate of one request.
@@ -126,49 +127,23 @@ impl Outcome {
             return Self::Retry { wait: Wait::Operator, error };
         }
         if kind.starts_with(b"application/json") {
-            let answer: JsonAnswer = serde_json::from_slice(&body).unwrap_or_default();
-            let JsonPartial { rejected_spans, error_message } = answer.partial_success.unwrap_or_default();
-            return Self::Delivered { rejected: rejected_spans.into(), message: error_message };
+            let (rejected, message) = partial_success(&body);
+            return Self::Delivered { rejected, message };
         }
         Self::of_response(body)
     }
 }
 
-/// `ExportTraceServiceResponse` of a backend that answers protobuf in JSON.
-#[derive(Debug, Default, serde::Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct JsonAnswer {
-    partial_success: Option<JsonPartial>,
-}
-
-#[derive(Debug, Default, serde::Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct JsonPartial {
-    rejected_spans: JsonCount,
-    error_message: String,
-}
-
-/// 64 bits are a string in protobuf's JSON; many write a number.
-#[derive(Debug, serde::Deserialize)]
-#[serde(untagged)]
-enum JsonCount {
-    Number(u64),
-    Text(String),
-}
-
-impl Default for JsonCount {
-    fn default() -> Self {
-        Self::Number(0)
-    }
-}
-
-impl From<JsonCount> for u64 {
-    fn from(count: JsonCount) -> Self {
-        match count {
-            JsonCount::Number(number) => number,
-            JsonCount::Text(text) => text.parse().unwrap_or(0),
-        }
-    }
+/// `ExportTraceServiceResponse` of a backend that answers protobuf in JSON: rejected spans and why. A number of 64 bits is
+/// a string there, and a number to those who do not know.
+fn partial_success(json: &[u8]) -> (u64, String) {
+    let answer: Value = serde_json::from_slice(json).unwrap_or_default();
+    let partial = &answer["partialSuccess"];
+    let rejected = match &partial["rejectedSpans"] {
+        Value::String(text) => text.parse().unwrap_or(0),
+        number => number.as_u64().unwrap_or(0),
+    };
+    (rejected, partial["errorMessage"].as_str().unwrap_or_default().to_owned())
 }
 
 /// A status in a few words; tonic's own tell the same thing three times.
