@@ -16,6 +16,7 @@ pub(super) fn run(file: Option<&Path>) -> Result<(), Failure> {
     for warning in &loaded.warnings {
         writeln!(out, "warning: {}", warning.in_file(&name))?;
     }
-    writeln!(out, "{name}: ok, {} policies", loaded.config.policies.len())?;
+    let policies = loaded.config.policies.len();
+    writeln!(out, "{name}: ok, {policies} {}", if policies == 1 { "policy" } else { "policies" })?;
     Ok(())
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
 use super::Failure;
@@ -15,6 +16,8 @@ use crate::telemetry::logging;
 
 /// What a thread still does after the end is given so long.
 const LAST_BLOCKS: Duration = Duration::from_millis(500);
+/// Signals that come so soon after one another are one.
+const ECHO: Duration = Duration::from_millis(500);
 /// What is not done by then is left to the next start.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -108,7 +111,7 @@ pub(super) fn serve(loaded: Loaded, follower: Option<Follower>) -> Result<(), Fa
         };
         tokio::select! {
             done = end => done?,
-            name = signals.end() => {
+            name = signals.end_again() => {
                 return Err(anyhow::anyhow!("{name} again: left at once; the next start goes on").into());
             }
         }
@@ -126,6 +129,7 @@ pub(super) fn drain(mut config: Config, deadline: Duration) -> Result<(), Failur
     run(async {
         let mut signals = Signals::listen()?;
         info!(data = %config.data.path.display(), "draining");
+        give_way(&mut config.telemetry.listen);
         let drained = async { Pipeline::build(config).await?.drain(deadline).await };
         let stats = tokio::select! {
             done = drained => done?,
@@ -140,6 +144,14 @@ pub(super) fn drain(mut config: Config, deadline: Duration) -> Result<(), Failur
         info!(kept = stats.balance.kept, dropped = stats.balance.dropped, "drained");
         Ok(())
     })
+}
+
+/// Beside an instance that runs on another directory, draining is watched at a port of its own.
+fn give_way(listen: &mut String) {
+    if let Err(error) = std::net::TcpListener::bind(listen.as_str()) {
+        warn!(%listen, %error, "telemetry is served elsewhere");
+        *listen = "127.0.0.1:0".to_owned();
+    }
 }
 
 /// The signals that end the process. SIGHUP is taken so that a closed terminal does not end it.
@@ -158,11 +170,33 @@ impl Signals {
         })
     }
 
+    /// The name of the next one that is no echo: supervisors send one to a process and, at once, to its group.
+    async fn end_again(&mut self) -> &'static str {
+        let echoes = Instant::now() + ECHO;
+        while timeout_at(echoes, self.end()).await.is_ok() {}
+        self.end().await
+    }
+
     /// The name of the next signal that asks for the end.
     pub(super) async fn end(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_in_use_is_given_way_to_and_a_free_one_is_kept() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut listen = taken.local_addr().unwrap().to_string();
+        give_way(&mut listen);
+        assert_eq!(listen, "127.0.0.1:0");
+        give_way(&mut listen);
+        assert_eq!(listen, "127.0.0.1:0");
     }
 }

@@ -21,7 +21,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::config::{self, Config, ConfigError};
-use crate::telemetry::logging::Format;
+use crate::telemetry::logging::{self, Format};
 use crate::units::HumanDuration;
 use reload::Follower;
 
@@ -50,8 +50,8 @@ Environment:
   Credentials of S3, GCS and Azure are taken from their usual variables, such as AWS_ACCESS_KEY_ID.
 
 Signals:
-  SIGTERM and SIGINT end the process within seconds; the next start resumes where it stopped. A second one ends it at
-  once.
+  SIGTERM and SIGINT end the process within seconds; the next start resumes where it stopped. A second one, half a
+  second later or more, ends it at once.
   SIGHUP reads the file again, as every change of it does: policies, buffer.after_root and buffer.max_wait are in
   force within two seconds. A file with a mistake, or with another key changed, changes nothing: see the log.";
 
@@ -174,7 +174,11 @@ impl Arguments {
         match done {
             Ok(()) => ExitCode::SUCCESS,
             Err(failure) => {
-                say(format_args!("tailwater: {failure}"));
+                if logging::is_json() {
+                    tracing::error!(error = %failure, "ends");
+                } else {
+                    say(format_args!("tailwater: {failure}"));
+                }
                 failure.exit_code()
             }
         }
@@ -193,6 +197,8 @@ impl Arguments {
         if let Some(path) = data_dir {
             loaded.config.data.path = path;
         }
+        // A path that is misspelt must not end as "drained", with the volume thrown away after it.
+        log::is_data(&loaded.config.data.path)?;
         instance::start_logging(&loaded.config.log)?;
         instance::drain(loaded.config, timeout.get())
     }
@@ -255,6 +261,20 @@ mod tests {
         for word in ["Examples:", "4317", "4318", "8888", "${NAME}", "SIGTERM", "demo"] {
             assert!(help.contains(word), "{word}");
         }
+    }
+
+    #[test]
+    fn draining_a_misspelt_path_is_refused_and_makes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        for path in [folder.path().join("misspelt"), folder.path().to_owned()] {
+            let arguments = Arguments::try_parse_from(["tailwater"]).unwrap();
+            let refused = arguments.drain(Some(path.clone()), HumanDuration::from_secs(1)).unwrap_err();
+            assert!(
+                matches!(&refused, Failure::Usage(said) if said.contains("is no data directory")),
+                "{refused}"
+            );
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]

@@ -11,11 +11,14 @@ use crate::config::{self, ConfigError, Loaded};
 use crate::pipeline::Pipeline;
 use crate::telemetry::logging;
 
+/// The text of a file, or why it cannot be read.
+type Seen = Result<String, String>;
+
 /// The file as it was last read.
 #[derive(Debug)]
 pub(super) struct Follower {
     file: PathBuf,
-    text: String,
+    seen: Seen,
     /// The command line may say otherwise than the file.
     log: logging::Config,
     log_in_file: logging::Config,
@@ -27,21 +30,27 @@ impl Follower {
         let text = loaded.document.text().to_owned();
         let read = config::inspect(&text, file).map(|read| read.config.log);
         let log = loaded.config.log.clone();
-        Self { file: file.to_owned(), text, log_in_file: read.unwrap_or_else(|_| log.clone()), log }
+        Self { file: file.to_owned(), log_in_file: read.unwrap_or_else(|_| log.clone()), log, seen: Ok(text) }
     }
 
-    /// The text of the file, if it is another than before.
+    fn look(&self) -> Seen {
+        std::fs::read_to_string(&self.file).map_err(|error| error.to_string())
+    }
+
+    /// Whether the file is another than before. One that cannot be read is so once, however often its folder changes.
     fn changed(&mut self) -> bool {
-        let Ok(text) = std::fs::read_to_string(&self.file) else { return true };
-        std::mem::replace(&mut self.text, text.clone()) != text
+        let seen = self.look();
+        let changed = seen != self.seen;
+        self.seen = seen;
+        changed
     }
 
     fn read(&mut self) -> Result<Loaded, ConfigError> {
-        let unreadable = |error| ConfigError::of_file(&self.file.display().to_string(), format!("{error}"));
-        let text = std::fs::read_to_string(&self.file).map_err(unreadable)?;
-        let loaded = config::inspect(&text, &self.file);
-        self.text = text;
-        let mut loaded = loaded?;
+        self.seen = self.look();
+        let unreadable =
+            |error: &String| ConfigError::of_file(&self.file.display().to_string(), error.as_str());
+        let text = self.seen.as_ref().map_err(unreadable)?;
+        let mut loaded = config::inspect(text, &self.file)?;
         if loaded.config.log == self.log_in_file {
             loaded.config.log.clone_from(&self.log);
         }
@@ -105,5 +114,32 @@ async fn reload(follower: &mut Follower, pipeline: &Pipeline) {
             info!(generation, policies, %after_root, %max_wait, "configuration reloaded");
         }
         Err(refused) => error!(error = %refused, "changed configuration refused, the old one stays in force"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_another_file_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("t.yaml");
+        let text = "buffer: { max_wait: 30s }\n";
+        std::fs::write(&file, text).unwrap();
+        let mut follower = Follower::new(&file, &config::inspect(text, &file).unwrap());
+        assert!(!follower.changed());
+        for unreadable in [None, Some([0xff, 0xfe])] {
+            match unreadable {
+                None => std::fs::remove_file(&file).unwrap(),
+                Some(bytes) => std::fs::write(&file, bytes).unwrap(),
+            }
+            assert!(follower.changed());
+            assert!(follower.read().is_err());
+            assert!(!follower.changed());
+        }
+        std::fs::write(&file, text).unwrap();
+        assert!(follower.changed());
+        assert!(follower.read().is_ok());
     }
 }

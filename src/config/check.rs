@@ -1,12 +1,14 @@
 //! What no single value shows: contradictions are refused, oddities are warned of.
 
 use std::fmt;
+use std::path::Path;
 
 use serde_saphyr::Location;
 
 use super::mistake::Source;
 use super::tree::{Kind, Node};
-use super::{Config, Input, Mistake, place};
+use super::{Config, Input, Mistake, available_memory, place};
+use crate::exporter::otlp::Endpoint;
 use crate::exporter::parquet::Target;
 use crate::log::grouped::SEGMENT_MAX;
 use crate::sampler::{Policies, PolicyConfig, QueryError, RootCondition};
@@ -100,6 +102,8 @@ pub(super) fn mistakes(config: &Config, source: Source<'_>, document: &Node) -> 
     root(config, &mut notes);
     policies(config, &mut notes);
     exporters(config, &mut notes);
+    store(config, &mut notes);
+    origins(config, &mut notes);
     if let Err(error) = config.log.filter() {
         notes.add(
             "log.level",
@@ -111,7 +115,13 @@ pub(super) fn mistakes(config: &Config, source: Source<'_>, document: &Node) -> 
 
 fn waits(config: &Config, notes: &mut Notes<'_>) {
     let buffer = &config.buffer;
-    if buffer.max_wait < buffer.after_root {
+    let said = |path: &str| notes.document.get(path).is_some();
+    let (max_wait_said, hindsight_said) = (said("buffer.max_wait"), said("buffer.hindsight"));
+    if buffer.max_wait < buffer.after_root && !max_wait_said {
+        let message =
+            format!("found {}, expected at most max_wait, which is {}", buffer.after_root, buffer.max_wait);
+        notes.add("buffer.after_root", message);
+    } else if buffer.max_wait < buffer.after_root {
         let message = format!(
             "found {}, expected at least after_root, which is {}",
             buffer.max_wait, buffer.after_root
@@ -122,7 +132,11 @@ fn waits(config: &Config, notes: &mut Notes<'_>) {
         notes.add("buffer.after_root", "found 0s, expected at least 1ms");
     }
     // What a restart reads again was sent under a verdict that the state file still has.
-    if buffer.hindsight < buffer.max_wait {
+    if buffer.hindsight < buffer.max_wait && !hindsight_said {
+        let message =
+            format!("found {}, expected at most hindsight, which is {}", buffer.max_wait, buffer.hindsight);
+        notes.add("buffer.max_wait", message);
+    } else if buffer.hindsight < buffer.max_wait {
         let message =
             format!("found {}, expected at least max_wait, which is {}", buffer.hindsight, buffer.max_wait);
         notes.add("buffer.hindsight", message);
@@ -229,9 +243,56 @@ fn exporters(config: &Config, notes: &mut Notes<'_>) {
         if exporters.otlp[..index].iter().any(|earlier| earlier.name == otlp.name) {
             notes.add(&path, format!("the name \"{}\" is given twice", otlp.name));
         }
+        if let Some(own) = own_port(config, &otlp.endpoint) {
+            let path = format!("exporters.otlp.{index}.endpoint");
+            notes.add(&path, format!("this is {own} of this instance: what it keeps would come in again"));
+        }
         if let Err((key, message)) = otlp.check() {
             let key = format!("exporters.otlp.{index}.{key}");
             notes.add(&key, message);
+        }
+    }
+}
+
+/// The port of this instance, by path, that an endpoint on this machine leads to.
+fn own_port(config: &Config, endpoint: &Endpoint) -> Option<&'static str> {
+    let here = |host: &str| matches!(host, "localhost" | "127.0.0.1" | "[::1]" | "0.0.0.0" | "[::]");
+    let (to, port) = endpoint.host_and_port().filter(|(host, port)| here(host) && *port != 0)?;
+    let leads = |listen: &str| {
+        host_and_port(listen).is_some_and(|(host, own)| own == port && (host == to || here(host)))
+    };
+    let listens = listens(config).into_iter();
+    listens
+        .filter(|(path, _)| path.starts_with("receivers"))
+        .find(|(_, listen)| leads(listen))
+        .map(|(path, _)| path)
+}
+
+/// The section `s3`.
+fn store(config: &Config, notes: &mut Notes<'_>) {
+    let Some(s3) = config.exporters.parquet.as_ref().map(|parquet| &parquet.s3) else { return };
+    let is_url = |text: &str| {
+        url::Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+    };
+    if let Some(endpoint) = s3.endpoint.as_deref().filter(|endpoint| !is_url(endpoint)) {
+        let message = format!("found \"{endpoint}\", expected a URL such as http://minio:9000");
+        notes.add("exporters.parquet.s3.endpoint", message);
+    }
+    if s3.access_key_id.is_some() != s3.secret_access_key.is_some() {
+        let message = "access_key_id and secret_access_key stand together or not at all";
+        notes.add("exporters.parquet.s3", message);
+    }
+}
+
+/// An origin is a scheme and a host, as browsers send it; anything else would let no page in.
+fn origins(config: &Config, notes: &mut Notes<'_>) {
+    let Some(http) = &config.receivers.otlp.http else { return };
+    for (index, origin) in http.cors.allowed_origins.iter().enumerate() {
+        let host = origin.split_once("://").map_or(origin.as_str(), |(_, host)| host);
+        let has_scheme = origin.contains("://") || origin.starts_with('*');
+        if !has_scheme || host.is_empty() || host.contains('/') {
+            let path = format!("receivers.otlp.http.cors.allowed_origins.{index}");
+            notes.add(&path, format!("found \"{origin}\", expected an origin such as https://shop.example"));
         }
     }
 }
@@ -247,7 +308,42 @@ pub(super) fn warnings(config: &Config, source: Source<'_>, document: &Node) -> 
         );
         notes.add("buffer.after_root", message);
     }
+    if let (MemoryLimit::Bytes(memory), Some(there)) = (config.buffer.memory, available_memory())
+        && memory.0 > there
+    {
+        let message = format!("found {memory}, but there are only {} MiB", there >> 20);
+        notes.add("buffer.memory", message);
+    }
+    for (path, file) in named_files(config) {
+        // The file may be checked on another machine than it is meant for.
+        if let Err(error) = std::fs::File::open(file) {
+            notes.add(&path, format!("{} cannot be read here: {error}", file.display()));
+        }
+    }
     notes.found.into_iter().map(|file_position| Warning { file_position }).collect()
+}
+
+/// Certificates and keys, by path.
+fn named_files(config: &Config) -> Vec<(String, &Path)> {
+    let mut files: Vec<(String, &Path)> = Vec::new();
+    let otlp = &config.receivers.otlp;
+    let grpc = otlp.grpc.as_ref().and_then(|grpc| grpc.tls.as_ref()).map(|tls| ("grpc", tls));
+    let http = otlp.http.as_ref().and_then(|http| http.tls.as_ref()).map(|tls| ("http", tls));
+    for (port, tls) in grpc.into_iter().chain(http) {
+        let mut add = |key: &str, file| files.push((format!("receivers.otlp.{port}.tls.{key}"), file));
+        add("cert_file", &tls.cert_file);
+        add("key_file", &tls.key_file);
+        tls.client_ca_file.iter().for_each(|file| add("client_ca_file", file));
+    }
+    for (index, otlp) in config.exporters.otlp.iter().enumerate() {
+        let tls = &otlp.tls;
+        for (key, file) in
+            [("ca_file", &tls.ca_file), ("cert_file", &tls.cert_file), ("key_file", &tls.key_file)]
+        {
+            files.extend(file.as_deref().map(|file| (format!("exporters.otlp.{index}.tls.{key}"), file)));
+        }
+    }
+    files
 }
 
 fn policy_order(config: &Config, notes: &mut Notes<'_>) {

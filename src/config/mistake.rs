@@ -1,5 +1,6 @@
 //! What is wrong in a configuration file, where, and what was expected.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde_saphyr::{Error as Yaml, Location};
@@ -55,12 +56,27 @@ impl Mistake {
         write!(f, "{file}:{}:{}: {}", self.line, self.column, self.message)?;
         let Some((text, width)) = &self.excerpt else { return Ok(()) };
         let margin = " ".repeat(self.line.to_string().len());
+        let (text, before) = cut(text, self.column - 1);
         // Tabs keep their width, so that the caret stands below what it means.
-        let indent: String =
-            text.chars().take(self.column - 1).map(|c| if c == '\t' { c } else { ' ' }).collect();
-        let carets = "^".repeat((*width).max(1));
+        let indent: String = text.chars().take(before).map(|c| if c == '\t' { c } else { ' ' }).collect();
+        let carets = "^".repeat((*width).min(text.chars().count().saturating_sub(before)).max(1));
         write!(f, "\n {margin} |\n {} | {text}\n {margin} | {indent}{carets}", self.line)
     }
+}
+
+/// So much of a long line as fits beside what is meant, and how many characters of it stand before that.
+fn cut(text: &str, before: usize) -> (Cow<'_, str>, usize) {
+    const SHOWN_MAX: usize = 160;
+    const BEFORE_MAX: usize = 60;
+    let length = text.chars().count();
+    if length <= SHOWN_MAX {
+        return (Cow::Borrowed(text), before);
+    }
+    let skipped = before.saturating_sub(BEFORE_MAX);
+    let shown: String = text.chars().skip(skipped).take(SHOWN_MAX).collect();
+    let head = if skipped > 0 { "…" } else { "" };
+    let tail = if skipped + SHOWN_MAX < length { "…" } else { "" };
+    (Cow::Owned(format!("{head}{shown}{tail}")), before - skipped + head.chars().count())
 }
 
 /// The text of a configuration file, to point into.
@@ -233,6 +249,23 @@ fn without_position(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_line_is_cut_around_what_is_meant() {
+        let line = format!("{}here{}", "x".repeat(500), "y".repeat(500));
+        let shown = ConfigError {
+            file: "f".to_owned(),
+            mistakes: vec![Source { text: &line }.mistake_at(1, 501, 4, "m")],
+        };
+        let shown = shown.to_string();
+        let lines: Vec<&str> = shown.lines().collect();
+        assert!(
+            lines[2].chars().count() < 170 && lines[2].starts_with(" 1 | …x") && lines[2].ends_with("y…")
+        );
+        let at = lines[3].chars().position(|c| c == '^').unwrap();
+        assert_eq!(lines[2].chars().skip(at).take(4).collect::<String>(), "here");
+        assert!(lines[3].ends_with(" ^^^^"));
+    }
 
     #[test]
     fn a_slip_finds_its_key_and_a_stranger_does_not() {

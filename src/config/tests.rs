@@ -53,6 +53,28 @@ fn every_kind_of_mistake_has_its_place_and_its_expectation() {
             "data: { disk: 64MiB }\nexporters: { parquet: { roll: { size: 65MiB } } }",
             "2:39: found 65MiB, expected at most data.disk, which is 64MiB",
         ),
+        ("buffer: { after_root: 2m }", "1:23: found 2m, expected at most max_wait, which is 1m"),
+        ("buffer: { max_wait: 10m }", "1:21: found 10m, expected at most hindsight, which is 5m"),
+        (
+            "exporters: { parquet: { url: 's3://b', s3: { endpoint: minio } } }",
+            "1:56: found \"minio\", expected a URL such as http://minio:9000",
+        ),
+        (
+            "exporters: { parquet: { url: 's3://b', s3: { access_key_id: a } } }",
+            "1:44: access_key_id and secret_access_key stand together",
+        ),
+        (
+            "receivers: { otlp: { http: { cors: { allowed_origins: [shop.example] } } } }",
+            "1:56: found \"shop.example\", expected an origin",
+        ),
+        (
+            "receivers: { otlp: { http: { cors: { allowed_origins: ['https://a/'] } } } }",
+            "1:56: found \"https://a/\", expected an origin",
+        ),
+        (
+            "exporters: { otlp: [{ name: a, endpoint: 'http://localhost:4317' }] }",
+            "1:42: this is receivers.otlp.grpc.listen of this instance",
+        ),
         ("data: { disk: 1MiB }", "1:15: found 1MiB, expected at least 64MiB"),
         (
             "telemetry: { listen: \"0.0.0.0:4317\" }",
@@ -278,4 +300,14 @@ fn the_readme_shows_the_default_and_one_backend() {
     let mut shown = config(shown);
     assert_eq!(shown.exporters.otlp.pop().map(|otlp| otlp.name.to_string()).as_deref(), Some("tempo"));
     assert_eq!(shown, Config::default());
+}
+
+#[test]
+fn what_this_machine_lacks_is_warned_of() {
+    let found = warnings(
+        "buffer: { memory: 1000TiB }\nreceivers: { otlp: { grpc: { tls: { cert_file: /no/c.pem, key_file: /no/k.pem } } } }",
+    );
+    assert!(found[0].starts_with("found 1000TiB, but there are only "), "{found:?}");
+    assert!(found[1].starts_with("/no/c.pem cannot be read here: "), "{found:?}");
+    assert!(found[2].starts_with("/no/k.pem cannot be read here: "), "{found:?}");
 }

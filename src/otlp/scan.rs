@@ -66,10 +66,14 @@ pub enum SpanFault {
 impl fmt::Display for SpanFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            // What is no hex in JSON comes as one byte.
+            Self::TraceIdLength(1) => write!(f, "trace_id is not 32 hexadecimal digits"),
             Self::TraceIdLength(len) => write!(f, "trace_id has {len} bytes, expected 16"),
             Self::TraceIdZero => write!(f, "trace_id is all zero"),
+            Self::SpanIdLength(1) => write!(f, "span_id is not 16 hexadecimal digits"),
             Self::SpanIdLength(len) => write!(f, "span_id has {len} bytes, expected 8"),
             Self::SpanIdZero => write!(f, "span_id is all zero"),
+            Self::ParentLength(1) => write!(f, "parent_span_id is not 16 hexadecimal digits or none"),
             Self::ParentLength(len) => write!(f, "parent_span_id has {len} bytes, expected 8 or none"),
             Self::Broken(broken) => write!(f, "span is broken: {broken}"),
         }
@@ -264,6 +268,7 @@ mod tests {
     fn a_span_with_wrong_identifiers_is_stepped_over_and_said_why() {
         for (wrong, reason) in [
             (span(&[1; 15], &[2; 8], &[]), "trace_id has 15 bytes, expected 16"),
+            (span(&[0], &[2; 8], &[]), "trace_id is not 32 hexadecimal digits"),
             (span(&[0; 16], &[2; 8], &[]), "trace_id is all zero"),
             (span(&[1; 16], &[2; 7], &[]), "span_id has 7 bytes, expected 8"),
             (span(&[1; 16], &[0; 8], &[]), "span_id is all zero"),

@@ -98,9 +98,8 @@ pub(super) async fn build(loaded: Loaded, settings: Settings) -> anyhow::Result<
     let (failed, failure) = watch::channel(None);
     let place = Place::open(&settings, &config.data.path)?;
     // The admin port answers while the rest comes up.
-    let (receiving, stop) = watch::channel(());
-    let mut receivers = JoinSet::new();
-    let admin = serve_admin(config, &telemetry, &readiness, stop.clone(), &mut receivers).await?;
+    let mut admin_tasks = JoinSet::new();
+    let admin = serve_admin(config, &telemetry, &readiness, &mut admin_tasks).await?;
     readiness.unready("recovering");
 
     let shared = Arc::new((loaded, place, settings, failed.clone()));
@@ -141,9 +140,11 @@ pub(super) async fn build(loaded: Loaded, settings: Settings) -> anyhow::Result<
     engine.clock.start();
     let keeping = Keeping::start(keep_loop, snapshots, input_highest, Alarm(failed.clone()))?;
     let judging = Judging::start(judge_loop, Alarm(failed))?;
+    let (receiving, stop) = watch::channel(());
+    let mut receivers = JoinSet::new();
     receivers.spawn(health.watch(stop.clone()));
     let receiver_metrics = Arc::new(receiver::Metrics::default());
-    receivers.spawn(bound.serve(intake.clone(), receiver_metrics.clone(), GRACE, stop.clone()));
+    receivers.spawn(bound.serve(intake.clone(), receiver_metrics.clone(), GRACE, stop));
     telemetry.register(engine.ledger.clone());
     if let Some(red) = &engine.red {
         telemetry.register(red.clone());
@@ -159,7 +160,7 @@ pub(super) async fn build(loaded: Loaded, settings: Settings) -> anyhow::Result<
         history: History::default(),
     });
     telemetry.tell(status.clone());
-    receivers.spawn(note_every_second(status, stop));
+    admin_tasks.spawn(note_every_second(status));
     let reloads = Arc::new(Reloads::new(loaded, engine.clock.arrival_ms()));
     telemetry.register(reloads.clone());
     telemetry.call(Arc::new(why::Memory { engine: engine.clone(), reloads: reloads.clone() }));
@@ -174,6 +175,7 @@ pub(super) async fn build(loaded: Loaded, settings: Settings) -> anyhow::Result<
         intake,
         receiving,
         receivers,
+        admin: admin_tasks,
         judging,
         keeping,
         exporting,
@@ -186,13 +188,11 @@ pub(super) async fn build(loaded: Loaded, settings: Settings) -> anyhow::Result<
 }
 
 /// Rates need a past.
-async fn note_every_second(status: Arc<StageStatus>, mut stop: watch::Receiver<()>) {
+async fn note_every_second(status: Arc<StageStatus>) {
     let mut second = tokio::time::interval(Duration::from_secs(1));
     loop {
-        tokio::select! {
-            _ = second.tick() => status.note(),
-            _ = stop.changed() => return,
-        }
+        second.tick().await;
+        status.note();
     }
 }
 
@@ -324,7 +324,6 @@ async fn serve_admin(
     config: &Config,
     telemetry: &Telemetry,
     readiness: &Readiness,
-    mut stop: watch::Receiver<()>,
     tasks: &mut JoinSet<()>,
 ) -> anyhow::Result<std::net::SocketAddr> {
     let listen = &config.telemetry.listen;
@@ -333,8 +332,9 @@ async fn serve_admin(
     info!(%address, "serving /status, /metrics, /healthz, /readyz");
     let (telemetry, readiness) = (telemetry.clone(), readiness.clone());
     tasks.spawn(async move {
-        let stopped = async move { _ = stop.changed().await };
-        if let Err(error) = admin::serve(listener, telemetry, readiness, stopped).await {
+        // Until the process ends: a drain that takes its time can be watched.
+        let never = std::future::pending();
+        if let Err(error) = admin::serve(listener, telemetry, readiness, never).await {
             warn!(%error, "admin port failed");
         }
     });

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tracing::warn;
 
 use super::budget::{self, Budget};
 use super::disk::DiskBudget;
@@ -13,7 +14,7 @@ use crate::log::WriteFailed;
 use crate::log::record::record_len;
 use crate::log::segment::SEGMENT_HEADER;
 use crate::receiver::{self, Accepted, Rejection};
-use crate::trace::Position;
+use crate::trace::{Position, TENANTS_MAX};
 
 /// When a refused sender should come back: segments retire many times a second.
 const RETRY_MEMORY: Duration = Duration::from_secs(1);
@@ -27,16 +28,25 @@ pub(super) struct Intake {
     budget: Arc<Budget>,
     disk: Arc<DiskBudget>,
     closed: Arc<AtomicBool>,
+    /// That there is no room for more tenants is told once.
+    tenants_told: Arc<AtomicBool>,
 }
 
 impl Intake {
     pub(super) fn new(engine: Arc<Engine>, budget: Arc<Budget>, disk: Arc<DiskBudget>) -> Self {
-        Self { engine, budget, disk, closed: Arc::default() }
+        Self { engine, budget, disk, closed: Arc::default(), tenants_told: Arc::default() }
     }
 
     /// Refuses what comes from now on.
     pub(super) fn close(&self) {
         self.closed.store(true, Relaxed);
+    }
+
+    /// A tenant that is refused is refused for good, so somebody should hear of it.
+    fn tell(&self, unstored: &Unstored) {
+        if matches!(unstored, Unstored::Tenants(_)) && !self.tenants_told.swap(true, Relaxed) {
+            warn!("there are {TENANTS_MAX} tenants already: requests of others are refused until a restart");
+        }
     }
 }
 
@@ -67,7 +77,11 @@ impl receiver::Intake for Intake {
     }
 
     async fn receive(&self, mut room: Room, tenant: &str, body: Bytes) -> Result<Accepted, Rejection> {
-        let stored = self.engine.receive(tenant, &body, |bytes| room.0.grow(bytes)).map_err(rejection)?;
+        let stored = self.engine.receive(tenant, &body, |bytes| room.0.grow(bytes));
+        let stored = stored.map_err(|unstored| {
+            self.tell(&unstored);
+            rejection(unstored)
+        })?;
         let record = record_len(tenant.len(), body.len());
         // The log has a copy and is charged for it.
         drop((room, body));

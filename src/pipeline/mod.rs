@@ -123,6 +123,8 @@ pub struct Pipeline {
     /// Dropped: the ports close.
     receiving: watch::Sender<()>,
     receivers: JoinSet<()>,
+    /// Metrics and health, until everything else is done.
+    admin: JoinSet<()>,
     judging: Judging,
     keeping: Keeping,
     exporting: watch::Sender<ExporterStop>,
@@ -253,8 +255,8 @@ impl Pipeline {
 
     /// A last state, then the logs.
     async fn close_logs(self) -> anyhow::Result<()> {
-        let Self { keeping, engine, outbox, input, outbox_thread, .. } = self;
-        tokio::task::spawn_blocking(move || {
+        let Self { keeping, engine, outbox, input, outbox_thread, mut admin, .. } = self;
+        let closed = tokio::task::spawn_blocking(move || {
             if let Some(writer) = &engine.input {
                 writer.sync_all().context("sync the input log")?;
             }
@@ -265,8 +267,10 @@ impl Pipeline {
             outbox.log().close();
             joined(input).context("close the input log")?;
             joined(outbox_thread).context("close the outbox")
-        })
-        .await?
+        });
+        let closed = closed.await?;
+        admin.shutdown().await;
+        closed
     }
 }
 

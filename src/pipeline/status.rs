@@ -108,8 +108,11 @@ impl StageStatus {
             concerns.push(format!("Exporter {} fails; what is kept waits for it on disk.", exporter.name));
         }
         for exporter in status.exporters.iter().filter(|exporter| exporter.lost > 0) {
-            concerns
-                .push(format!("Exporter {} will never deliver {} kept spans.", exporter.name, exporter.lost));
+            let spans = if exporter.lost == 1 { "span" } else { "spans" };
+            concerns.push(format!(
+                "Exporter {} will never deliver {} kept {spans}.",
+                exporter.name, exporter.lost
+            ));
         }
         if self.stages.judge.skewed.load(Relaxed) {
             concerns.push(

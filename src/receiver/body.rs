@@ -36,7 +36,8 @@ where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,
 {
-    *received = bounds.announced as u64;
+    // A header may say anything: no more is believed than would be read.
+    *received = bounds.announced.min(bounds.limit) as u64;
     if bounds.announced > bounds.limit {
         return Err(Rejection::TooLarge);
     }

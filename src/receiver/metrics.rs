@@ -100,7 +100,7 @@ impl Metrics {
         })
     }
 
-    /// Wire bytes of refused requests as far as they were read or announced: `tailwater_receiver_refused_bytes_total`.
+    /// Wire bytes of refused requests as far as they were read or announced, of each at most what would have been read: `tailwater_receiver_refused_bytes_total`.
     pub fn refused_bytes(&self) -> impl Iterator<Item = (Cause, u64)> {
         Cause::ALL.into_iter().map(move |cause| (cause, self.refused_bytes[cause as usize].load(Relaxed)))
     }

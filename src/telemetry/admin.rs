@@ -89,12 +89,15 @@ async fn status(State(shown): State<Shown>, Query(form): Query<Form>, headers: H
 
 #[derive(Debug, Deserialize)]
 struct Asked {
-    trace: String,
+    trace: Option<String>,
     tenant: Option<String>,
 }
 
 async fn why(State(shown): State<Shown>, Query(asked): Query<Asked>) -> Response {
-    let trace = match asked.trace.parse::<TraceId>() {
+    let Some(trace) = asked.trace else {
+        return (StatusCode::BAD_REQUEST, "expected /why?trace=ID\n").into_response();
+    };
+    let trace = match trace.parse::<TraceId>() {
         Ok(trace) => trace,
         Err(error) => return (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
     };
@@ -150,7 +153,8 @@ mod tests {
     #[tokio::test]
     async fn why_asks_for_a_trace_id_and_for_patience() {
         let router = router(Telemetry::new(), Readiness::new());
-        assert_eq!(get(router.clone(), "/why").await.0, StatusCode::BAD_REQUEST);
+        let nothing = get(router.clone(), "/why").await;
+        assert_eq!(nothing, (StatusCode::BAD_REQUEST, "expected /why?trace=ID\n".to_owned()));
         let (status, text) = get(router.clone(), "/why?trace=abc").await;
         assert_eq!(
             (status, text.contains("expected 32 hexadecimal digits")),

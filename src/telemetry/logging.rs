@@ -1,6 +1,7 @@
 //! Logs: changes of state on standard error, as text or as JSON lines.
 
 use std::io::IsTerminal;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use serde::Deserialize;
 use tracing_subscriber::filter::ParseError;
@@ -40,11 +41,19 @@ impl Config {
         for word in self.level.split(',').filter(|directive| !directive.contains(['=', '['])) {
             EnvFilter::builder().parse(format!("tailwater={}", word.trim()))?;
         }
-        let libraries =
-            "h2=warn,hyper=warn,hyper_util=warn,tower=warn,rustls=warn,object_store=warn,reqwest=warn";
+        // What a peer can cause as often as it likes is not warned of; exporters tell of TLS by themselves.
+        let libraries = "h2=error,hyper=warn,hyper_util=warn,tower=warn,rustls=warn,rustls_platform_verifier=off,\
+                         object_store=warn,reqwest=warn";
         EnvFilter::builder().parse(format!("{libraries},{}", self.level))
     }
 }
+
+/// Whether logs are JSON lines by now, so that whatever else is said must be one too.
+pub fn is_json() -> bool {
+    JSON.load(Relaxed)
+}
+
+static JSON: AtomicBool = AtomicBool::new(false);
 
 /// Starts logging for the whole process. Does nothing if a subscriber is already there.
 pub fn start(config: &Config) -> Result<(), ParseError> {
@@ -54,6 +63,7 @@ pub fn start(config: &Config) -> Result<(), ParseError> {
         Format::Json => lines.json().flatten_event(true).boxed(),
     };
     let logs = tracing_subscriber::registry().with(config.filter()?).with(lines).with(Remember(&NOTICES));
+    JSON.store(config.format == Format::Json, Relaxed);
     // A second call finds the subscriber of the first, which is as good.
     let _ = logs.try_init();
     Ok(())

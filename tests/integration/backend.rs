@@ -215,6 +215,30 @@ async fn a_backend_over_http_gets_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_drain_that_waits_for_its_backend_can_be_watched() {
+    let mut backend = Backend::start().await;
+    backend.down().await;
+    let setup = Setup { policies: KEEP_ALL.to_owned(), on_shutdown: "drain", ..Setup::default() };
+    let keys = format!("endpoint: \"{}\"", backend.grpc());
+    let tailwater = setup.forward_to("backend", &keys).start().await;
+    let mut random = Random(9);
+    let traces: Vec<_> = (0..10).map(|_| Trace::new(&mut random)).collect();
+    Sender::to(&tailwater).deliver(&request(&traces)).await;
+    tailwater.signal("TERM");
+    // Sent twice by who signals a process and its group.
+    tailwater.signal("TERM");
+    eventually("it waits for the backend", WITHIN, async || {
+        let pending =
+            tailwater.metrics().await.sum("tailwater_exporter_pending_spans", &[("exporter", "backend")]);
+        (pending > 0.0).then_some(())
+    })
+    .await;
+    assert_eq!(tailwater.readiness().await, (503, "shutting down\n".to_owned()));
+    backend.up().await;
+    arrives(&backend, 30).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn headers_and_the_tenant_reach_the_backend() {
     let backend = Backend::start().await;
     let keys = "headers: { Authorization: Bearer t0ken }, tenant_header: X-Scope-OrgID";

@@ -82,7 +82,8 @@ fn survey(storage: &Arc<dyn Storage>, data_dir: &Path) -> Result<Survey, Failure
     Ok(Survey::take(storage, data_dir)?)
 }
 
-fn is_data(data_dir: &Path) -> Result<(), Failure> {
+/// Refuses what no instance has ever used.
+pub(super) fn is_data(data_dir: &Path) -> Result<(), Failure> {
     let known = ["input", "outbox", "state", "id"].iter().any(|name| data_dir.join(name).exists());
     let path = data_dir.display();
     let expected = "expected the folder that data.path names";

@@ -15,7 +15,7 @@ use chrono::{TimeDelta, Utc};
 
 use super::{Failure, instance, parse_duration};
 use crate::config::Config;
-use crate::exporter::parquet::{Store, lookup};
+use crate::exporter::parquet::{Store, Target, lookup};
 use crate::telemetry::why::Testimony;
 use crate::trace::TraceId;
 use crate::units::HumanDuration;
@@ -35,7 +35,7 @@ pub(super) struct Options {
     tenant: Option<String>,
 
     /// Where the running instance serves telemetry, instead of telemetry.listen.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = parse_url)]
     url: Option<String>,
 
     /// How far back Parquet objects are looked into.
@@ -45,6 +45,12 @@ pub(super) struct Options {
     /// The answer as JSON.
     #[arg(long)]
     json: bool,
+}
+
+fn parse_url(text: &str) -> Result<String, String> {
+    let url =
+        url::Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    url.map(|_| text.to_owned()).ok_or_else(|| "expected a URL such as http://127.0.0.1:8888".to_owned())
 }
 
 pub(super) fn run(options: &Options, config: &Config) -> Result<(), Failure> {
@@ -113,6 +119,11 @@ async fn in_parquet(options: &Options, config: &Config, looked: &mut Looked) -> 
     let Some(parquet) = &config.exporters.parquet else { return Ok(Vec::new()) };
     let hours = TimeDelta::from_std(options.last.get()).context("--last")?;
     let since = Utc::now().checked_sub_signed(hours).context("--last reaches too far back")?;
+    if matches!(Target::parse(&parquet.url), Ok(Target::Folder(folder)) if !folder.exists()) {
+        // A store makes its folder; looking must not.
+        looked.parquet = Some(parquet.url.clone());
+        return Ok(Vec::new());
+    }
     let store = Arc::new(Store::open(parquet)?);
     let found = lookup::find(&store, options.trace, options.tenant.as_deref(), since).await?;
     looked.parquet = Some(parquet.url.clone());
@@ -124,6 +135,29 @@ async fn in_parquet(options: &Options, config: &Config, looked: &mut Looked) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_url_is_one() {
+        assert_eq!(parse_url("http://tailwater:8888"), Ok("http://tailwater:8888".to_owned()));
+        for wrong in ["tailwater", "localhost:8888", "ftp://tailwater", "http://"] {
+            assert!(parse_url(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[tokio::test]
+    async fn looking_makes_no_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.telemetry.listen = "127.0.0.1:1".to_owned();
+        config.data.path = folder.path().join("data");
+        let traces = folder.path().join("traces");
+        config.exporters.parquet.as_mut().unwrap().url = format!("file:{}", traces.display());
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736".parse().unwrap();
+        let options =
+            Options { trace, tenant: None, url: None, last: HumanDuration::from_secs(60), json: false };
+        report(&options, &config).await;
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
 
     #[test]
     fn a_port_on_every_address_is_reached_on_this_machine() {

@@ -16,8 +16,8 @@ pub struct Settings {
     /// After the first failure; doubles with every other.
     pub first: Duration,
     pub max: Duration,
-    /// While the credentials are wrong.
-    pub credentials: Duration,
+    /// While the credentials or the address are wrong.
+    pub operator: Duration,
 }
 
 impl Default for Settings {
@@ -25,7 +25,7 @@ impl Default for Settings {
         Self {
             first: Duration::from_millis(500),
             max: Duration::from_secs(10),
-            credentials: Duration::from_secs(30),
+            operator: Duration::from_secs(30),
         }
     }
 }
@@ -82,7 +82,7 @@ impl Backoff {
         match wait {
             Wait::Backoff => exponential.mul_f64(0.5 + random / 2.0),
             Wait::Told(delay) => delay.min(TOLD_MAX) + self.settings.first.mul_f64(random / 2.0),
-            Wait::Credentials => self.settings.credentials.mul_f64(0.5 + random / 2.0),
+            Wait::Operator => self.settings.operator.mul_f64(0.5 + random / 2.0),
         }
     }
 }

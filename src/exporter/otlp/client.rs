@@ -155,6 +155,16 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).with_context(|| format!("read {}", path.display()))
 }
 
+/// PEM. Without a certificate in it nobody would be trusted, and nothing would say why.
+fn authorities(path: &Path) -> Result<Vec<u8>> {
+    let pem = read(path)?;
+    let begin = b"-----BEGIN CERTIFICATE-----";
+    if !pem.windows(begin.len()).any(|window| window == begin) {
+        return Err(anyhow!("{} holds no certificate in PEM", path.display()));
+    }
+    Ok(pem)
+}
+
 fn grpc_endpoint(config: &Config) -> Result<Endpoint> {
     let endpoint = Endpoint::from_shared(config.endpoint.as_str().to_owned())?
         .user_agent(USER_AGENT)?
@@ -167,7 +177,7 @@ fn grpc_endpoint(config: &Config) -> Result<Endpoint> {
 fn grpc_tls(config: &Config) -> Result<ClientTlsConfig> {
     let mut tls = match &config.tls.ca_file {
         Some(path) => {
-            ClientTlsConfig::new().ca_certificate(tonic::transport::Certificate::from_pem(read(path)?))
+            ClientTlsConfig::new().ca_certificate(tonic::transport::Certificate::from_pem(authorities(path)?))
         }
         None => ClientTlsConfig::new().with_native_roots(),
     };
@@ -185,7 +195,7 @@ fn http_client(config: &Config) -> Result<reqwest::Client> {
         .http1_only()
         .redirect(reqwest::redirect::Policy::none());
     if let Some(path) = &config.tls.ca_file {
-        let authorities = reqwest::Certificate::from_pem_bundle(&read(path)?)
+        let authorities = reqwest::Certificate::from_pem_bundle(&authorities(path)?)
             .with_context(|| format!("read certificates of {}", path.display()))?;
         builder = builder.tls_certs_only(authorities);
     }

@@ -147,6 +147,12 @@ impl Endpoint {
         url::Url::parse(&self.0).expect("checked when it was made")
     }
 
+    /// The port is the scheme's if none is written.
+    pub fn host_and_port(&self) -> Option<(String, u16)> {
+        let url = self.url();
+        url.host_str().map(str::to_owned).zip(url.port_or_known_default())
+    }
+
     pub(super) fn is_tls(&self) -> bool {
         self.0.starts_with("https:")
     }
@@ -158,6 +164,11 @@ impl Endpoint {
             url.set_path("/v1/traces");
         }
         url.into()
+    }
+
+    fn names_user(&self) -> bool {
+        let url = self.url();
+        !url.username().is_empty() || url.password().is_some()
     }
 
     fn has_path(&self) -> bool {
@@ -192,6 +203,12 @@ impl Config {
         }
         if self.tls != TlsConfig::default() && !self.endpoint.is_tls() {
             return Err(("tls", "the endpoint does not begin with https://"));
+        }
+        if self.endpoint.names_user() {
+            return Err((
+                "endpoint",
+                "a user and password are sent by headers: { Authorization: \"Basic …\" }",
+            ));
         }
         if self.timeout.get().is_zero() {
             return Err(("timeout", "found 0s, expected a duration such as 10s"));
@@ -283,6 +300,7 @@ mod tests {
         assert!(refused("{ name: a, endpoint: 'https://tempo:4317', tls: { cert_file: c.pem } }"));
         assert!(refused("{ name: a, endpoint: 'http://tempo:4317/x', protocol: grpc }"));
         assert!(refused("{ name: a, endpoint: 'http://tempo:4317', timeout: 0s }"));
+        assert!(refused("{ name: a, endpoint: 'http://user:secret@tempo:4317' }"));
     }
 
     #[test]

@@ -159,7 +159,7 @@ impl Running {
             backoff: BackoffSettings {
                 first: Duration::from_millis(10),
                 max: Duration::from_millis(50),
-                credentials: Duration::from_millis(50),
+                operator: Duration::from_millis(50),
             },
             ..Settings::default()
         };
@@ -290,6 +290,32 @@ async fn wrong_credentials_are_waited_for() {
     running.append("", &["one"]);
     let metrics = running.drain().await;
     assert_eq!((metrics.delivered(), metrics.lost(Lost::Rejected), metrics.retries()), (1, 0, 2));
+}
+
+#[tokio::test]
+async fn a_wrong_address_is_waited_for_and_a_passing_server_error_loses_nothing() {
+    let sink = Sink::new(|_| taken());
+    let answers = [StatusCode::NOT_FOUND, StatusCode::INTERNAL_SERVER_ERROR, StatusCode::FOUND];
+    let routes = http_routes(sink.clone(), move |n| {
+        (answers.get(n).copied().unwrap_or(StatusCode::OK), HeaderMap::new())
+    });
+    let at = serve_http(routes).await;
+    let mut running = Running::start(&format!("{{ name: a, endpoint: 'http://{at}', protocol: http }}"));
+    running.append("", &["one", "two"]);
+    let metrics = running.drain().await;
+    assert_eq!((metrics.delivered(), metrics.lost(Lost::Rejected), metrics.retries()), (2, 0, 3));
+}
+
+#[tokio::test]
+async fn authorities_that_are_none_are_refused_at_once() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "no certificate").unwrap();
+    for endpoint in ["https://tempo:4317", "https://tempo:4318"] {
+        let config =
+            format!("{{ name: a, endpoint: '{endpoint}', tls: {{ ca_file: {} }} }}", file.path().display());
+        let error = Client::build(&serde_saphyr::from_str(&config).unwrap()).unwrap_err();
+        assert!(format!("{error:#}").contains("holds no certificate in PEM"), "{error:#}");
+    }
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@
 //! - At least once: the cursor passes a piece when the backend has answered for it and for all before it. A process that
 //!   is killed has noted that: the next one repeats what was under way, and what was settled behind it.
 //! - Nothing is given up but what the backend refuses for good; that is counted, and logged once a batch. Wrong
-//!   credentials are no such refusal: they are tried again every half a minute.
+//!   credentials and a wrong address are no such refusal: they are tried again every half a minute.
 //! - Memory is bounded, about six batches and one piece; a slow backend delays only itself.
 //! - Bytes out are the bytes of the outbox. A batch holds whole pieces of one tenant.
 //!

@@ -1,7 +1,8 @@
 //! What a backend's answer means for the batch, one table for both transports.
 //!
-//! <https://opentelemetry.io/docs/specs/otlp/#failures>. One deviation: a wrong or expired credential is waited for,
-//! not answered by throwing spans away.
+//! <https://opentelemetry.io/docs/specs/otlp/#failures>. Two deviations, because the spans are the last there are: a wrong
+//! credential or address is waited for until somebody has mended it; and a server error is tried again, because what lies
+//! before a backend answers so while it restarts. A batch that causes it is found by the [queue](super::queue).
 
 use std::time::{Duration, SystemTime};
 
@@ -9,6 +10,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
+use serde_json::Value;
 use tonic::{Code, Status};
 
 /// The fate of one request.
@@ -29,8 +31,8 @@ pub enum Wait {
     Backoff,
     /// As the backend says.
     Told(Duration),
-    /// Until somebody has mended the credentials.
-    Credentials,
+    /// Until somebody has mended the credentials or the address.
+    Operator,
 }
 
 impl Outcome {
@@ -52,7 +54,7 @@ impl Outcome {
     }
 
     pub(super) fn of_status(status: &Status) -> Self {
-        let error = with_causes(status);
+        let error = explain(status);
         // Only what has not come from the backend has a cause: the connection broke, whatever the code.
         if std::error::Error::source(status).is_some() {
             return Self::Retry { wait: Wait::Backoff, error };
@@ -60,7 +62,9 @@ impl Outcome {
         let told = retry_info(status.details());
         match status.code() {
             Code::Ok => Self::Delivered { rejected: 0, message: String::new() },
-            Code::Unauthenticated | Code::PermissionDenied => Self::Retry { wait: Wait::Credentials, error },
+            Code::Unauthenticated | Code::PermissionDenied | Code::NotFound | Code::Unimplemented => {
+                Self::Retry { wait: Wait::Operator, error }
+            }
             Code::ResourceExhausted if told.is_none() => Self::Refused { divisible: true, error },
             Code::Cancelled
             | Code::DeadlineExceeded
@@ -73,25 +77,37 @@ impl Outcome {
             Code::InvalidArgument | Code::FailedPrecondition | Code::Internal => {
                 Self::Refused { divisible: true, error }
             }
-            Code::NotFound | Code::AlreadyExists | Code::Unimplemented => {
-                Self::Refused { divisible: false, error }
-            }
+            Code::AlreadyExists => Self::Refused { divisible: false, error },
         }
     }
 
     pub(super) fn of_http(status: StatusCode, headers: &HeaderMap, body: Bytes, now: SystemTime) -> Self {
         if status.is_success() {
-            return Self::of_response(body);
+            return Self::of_success(status, headers, body);
         }
         let error = format!("{status}{}", http_reason(headers, &body));
         match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                Self::Retry { wait: Wait::Credentials, error }
+            StatusCode::UNAUTHORIZED
+            | StatusCode::FORBIDDEN
+            | StatusCode::PROXY_AUTHENTICATION_REQUIRED
+            | StatusCode::NOT_FOUND
+            | StatusCode::METHOD_NOT_ALLOWED
+            | StatusCode::GONE => Self::Retry { wait: Wait::Operator, error },
+            _ if status.is_redirection() => {
+                let to = headers
+                    .get(header::LOCATION)
+                    .and_then(|value| value.to_str().ok())
+                    .unwrap_or("elsewhere");
+                let error = format!("{status}: it leads to {to}, which is not followed");
+                Self::Retry { wait: Wait::Operator, error }
             }
-            StatusCode::TOO_MANY_REQUESTS
-            | StatusCode::BAD_GATEWAY
-            | StatusCode::SERVICE_UNAVAILABLE
-            | StatusCode::GATEWAY_TIMEOUT => {
+            StatusCode::NOT_IMPLEMENTED | StatusCode::HTTP_VERSION_NOT_SUPPORTED => {
+                Self::Refused { divisible: false, error }
+            }
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
+                Self::Retry { wait: retry_after(headers, now).map_or(Wait::Backoff, Wait::Told), error }
+            }
+            _ if status.is_server_error() => {
                 Self::Retry { wait: retry_after(headers, now).map_or(Wait::Backoff, Wait::Told), error }
             }
             StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY => {
@@ -99,6 +115,53 @@ impl Outcome {
             }
             _ => Self::Refused { divisible: false, error },
         }
+    }
+}
+
+impl Outcome {
+    /// An answer of 2xx. A page made for people comes from something else than a receiver.
+    fn of_success(status: StatusCode, headers: &HeaderMap, body: Bytes) -> Self {
+        let kind = content_type(headers);
+        if kind.starts_with(b"text/html") && !body.is_empty() {
+            let error = format!("{status}, but with a web page: there is no OTLP receiver at this address");
+            return Self::Retry { wait: Wait::Operator, error };
+        }
+        if kind.starts_with(b"application/json") {
+            let (rejected, message) = partial_success(&body);
+            return Self::Delivered { rejected, message };
+        }
+        Self::of_response(body)
+    }
+}
+
+/// `ExportTraceServiceResponse` of a backend that answers protobuf in JSON: rejected spans and why. A number of 64 bits is
+/// a string there, and a number to those who do not know.
+fn partial_success(json: &[u8]) -> (u64, String) {
+    let answer: Value = serde_json::from_slice(json).unwrap_or_default();
+    let partial = &answer["partialSuccess"];
+    let rejected = match &partial["rejectedSpans"] {
+        Value::String(text) => text.parse().unwrap_or(0),
+        number => number.as_u64().unwrap_or(0),
+    };
+    (rejected, partial["errorMessage"].as_str().unwrap_or_default().to_owned())
+}
+
+/// A status in a few words; tonic's own tell the same thing three times.
+fn explain(status: &Status) -> String {
+    match std::error::Error::source(status) {
+        Some(source) => with_causes(source),
+        None => format!("{:?}{}", status.code(), after_colon(status.message())),
+    }
+}
+
+/// What is usually meant by what TLS says.
+fn hint(text: &str) -> &'static str {
+    if text.contains("CaUsedAsEndEntity") {
+        " (the backend shows an authority's certificate as its own: make one with basicConstraints=CA:FALSE)"
+    } else if text.contains("InvalidContentType") {
+        " (the backend does not speak TLS there: http:// instead of https://?)"
+    } else {
+        ""
     }
 }
 
@@ -113,6 +176,7 @@ fn with_causes(error: &dyn std::error::Error) -> String {
         }
         cause = error.source();
     }
+    text.push_str(hint(&text));
     text
 }
 
@@ -168,14 +232,22 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     Some(at.duration_since(now).unwrap_or_default())
 }
 
+fn content_type(headers: &HeaderMap) -> &[u8] {
+    headers.get(header::CONTENT_TYPE).map_or(&b""[..], http::HeaderValue::as_bytes)
+}
+
 /// What a body of an error says: `google.rpc.Status`, or text.
 fn http_reason(headers: &HeaderMap, body: &Bytes) -> String {
-    const SHOWN_MAX: usize = 200;
-    let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], http::HeaderValue::as_bytes);
     let text = match RpcStatus::decode(body.clone()) {
-        Ok(status) if kind.starts_with(b"application/x-protobuf") => status.message,
+        Ok(status) if content_type(headers).starts_with(b"application/x-protobuf") => status.message,
         _ => String::from_utf8_lossy(body).into_owned(),
     };
+    after_colon(&text)
+}
+
+/// As much of a backend's words as is shown; nothing if it has none.
+fn after_colon(text: &str) -> String {
+    const SHOWN_MAX: usize = 200;
     let shown: String = text.trim().chars().filter(|c| !c.is_control()).take(SHOWN_MAX).collect();
     if shown.is_empty() { shown } else { format!(": {shown}") }
 }
@@ -202,8 +274,8 @@ pub(super) mod tests {
     fn codes_are_retried_as_the_specification_says() {
         for code in (1..=16).map(Code::from) {
             let retried = matches!(Outcome::of_status(&Status::new(code, "")), Outcome::Retry { .. });
-            // UNKNOWN is what a broken connection looks like; the credentials are our deviation.
-            assert_eq!(retried, [1, 2, 4, 7, 10, 11, 14, 15, 16].contains(&(code as i32)), "{code:?}");
+            // UNKNOWN is what a broken connection looks like; credentials (7, 16) and addresses (5, 12) are our deviation.
+            assert_eq!(retried, [1, 2, 4, 5, 7, 10, 11, 12, 14, 15, 16].contains(&(code as i32)), "{code:?}");
         }
     }
 
@@ -233,7 +305,55 @@ pub(super) mod tests {
     fn an_http_refusal_says_why() {
         let Outcome::Refused { divisible: true, error } = http(400, &[]) else { panic!("not refused") };
         assert_eq!(error, "400 Bad Request: why");
-        assert!(matches!(http(404, &[]), Outcome::Refused { divisible: false, .. }));
-        assert!(matches!(http(401, &[]), Outcome::Retry { wait: Wait::Credentials, .. }));
+        assert!(matches!(http(501, &[]), Outcome::Refused { divisible: false, .. }));
+    }
+
+    #[test]
+    fn credentials_and_addresses_are_waited_for_and_server_errors_tried_again() {
+        for status in [301, 302, 308, 401, 403, 404, 405, 407, 410] {
+            assert!(matches!(http(status, &[]), Outcome::Retry { wait: Wait::Operator, .. }), "{status}");
+        }
+        for status in [408, 429, 500, 502, 503, 504, 520] {
+            assert!(matches!(http(status, &[]), Outcome::Retry { wait: Wait::Backoff, .. }), "{status}");
+        }
+        let Outcome::Retry { error, .. } = http(302, &[(header::LOCATION, "https://elsewhere/")]) else {
+            panic!("not waited for")
+        };
+        assert_eq!(error, "302 Found: it leads to https://elsewhere/, which is not followed");
+    }
+
+    #[test]
+    fn a_web_page_is_no_delivery_and_partial_success_is_read_in_either_encoding() {
+        let answer = |kind: &str, body: &'static str| {
+            let headers = [(header::CONTENT_TYPE, kind.parse().unwrap())].into_iter().collect();
+            Outcome::of_http(
+                StatusCode::OK,
+                &headers,
+                Bytes::from_static(body.as_bytes()),
+                SystemTime::UNIX_EPOCH,
+            )
+        };
+        let page = answer("text/html; charset=utf-8", "<html>log in</html>");
+        assert!(matches!(page, Outcome::Retry { wait: Wait::Operator, .. }), "{page:?}");
+        for count in ["2", "\"2\""] {
+            let body =
+                format!("{{\"partialSuccess\":{{\"rejectedSpans\":{count},\"errorMessage\":\"no\"}}}}");
+            let partial = answer("application/json", body.leak());
+            assert_eq!(partial, Outcome::Delivered { rejected: 2, message: "no".to_owned() });
+        }
+        let whole = Outcome::Delivered { rejected: 0, message: String::new() };
+        for (kind, body) in
+            [("text/html", ""), ("application/json", "{}"), ("application/json", "?"), ("text/plain", "ok")]
+        {
+            assert_eq!(answer(kind, body), whole, "{kind} {body}");
+        }
+    }
+
+    #[test]
+    fn an_error_is_told_once() {
+        let refused = Status::invalid_argument("no such tenant");
+        assert_eq!(explain(&refused), "InvalidArgument: no such tenant");
+        assert_eq!(explain(&Status::new(Code::Internal, "")), "Internal");
+        assert_eq!(explain(&Status::internal("a\x1b[31m\nb")), "Internal: a[31mb");
     }
 }

@@ -260,7 +260,7 @@ impl Queue {
 
     /// Later, unless it is the batch's own fault.
     fn again(&mut self, mut batch: Batch, wait: Wait, error: String, now: Instant) -> Option<Event> {
-        // A backend that says when to come, or whose credentials are wrong, blames no batch.
+        // A backend that says when to come, or whose credentials or address are wrong, blames no batch.
         if wait == Wait::Backoff {
             let taken = self.taken.get(&batch.tenant).copied().unwrap_or(0);
             let Trouble { since, beaten, .. } = batch.note_failure(taken, now);

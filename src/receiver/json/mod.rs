@@ -2,7 +2,8 @@
 //!
 //! One pass over the text; nothing is held but the protobuf. The rules are those of OTLP/JSON: lowerCamelCase keys,
 //! unknown ones ignored, `null` is absent; IDs in hex; bytes in base64; integers as numbers or strings; enumerations as
-//! numbers (and, because senders do, by name). An ID that is not hex makes a bad span, not a refused request: it is
+//! numbers (and, because senders do, by name). A string is passed on as its bytes: what is no UTF-8, or half of a surrogate
+//! pair (JavaScript that cuts a text leaves one), is the scan's to replace, as in protobuf, and costs nobody the request. An ID that is not hex makes a bad span, not a refused request: it is
 //! written as one zero byte, and the scan rejects IDs of that length.
 //!
 //! <https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding>

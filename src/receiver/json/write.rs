@@ -186,7 +186,11 @@ impl<'de> DeserializeSeed<'de> for Value<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
+        match self.kind() {
+            // By way of `visit_some`: a null is no string.
+            Some(Kind::String) => deserializer.deserialize_option(self),
+            _ => deserializer.deserialize_any(self),
+        }
     }
 }
 
@@ -199,6 +203,21 @@ impl<'de> Visitor<'de> for Value<'_> {
 
     /// `null`
     fn visit_unit<E: Error>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    /// `null` where a string may stand.
+    fn visit_none<E: Error>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    /// A string as the bytes it is, whether they are UTF-8 or not.
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_bytes(self)
+    }
+
+    fn visit_bytes<E: Error>(self, value: &[u8]) -> Result<(), E> {
+        self.bytes(value);
         Ok(())
     }
 
@@ -231,7 +250,6 @@ impl<'de> Visitor<'de> for Value<'_> {
     fn visit_str<E: Error>(self, value: &str) -> Result<(), E> {
         let invalid = |this: &Self| E::invalid_value(Unexpected::Str(value), this);
         match self.kind() {
-            Some(Kind::String) => self.bytes(value.as_bytes()),
             Some(Kind::Id) => self.id(value),
             Some(Kind::Base64) => match BASE64.decode(value.replace('-', "+").replace('_', "/")) {
                 Ok(bytes) => self.bytes(&bytes),
@@ -250,7 +268,7 @@ impl<'de> Visitor<'de> for Value<'_> {
                 Ok(number) => return self.integer(number),
                 Err(_) => return Err(invalid(&self)),
             },
-            Some(Kind::Bool | Kind::Message(_)) | None => return Err(invalid(&self)),
+            Some(Kind::String | Kind::Bool | Kind::Message(_)) | None => return Err(invalid(&self)),
         }
         Ok(())
     }

@@ -284,3 +284,23 @@ async fn without_configuration_no_origin_is_allowed() {
     let answer = request.header("content-type", JSON).body("{}").send().await.unwrap();
     assert_eq!(header(&answer, "access-control-allow-origin"), "");
 }
+
+#[tokio::test]
+async fn what_a_header_announces_is_counted_only_as_far_as_it_would_be_read() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let running = receiver().await;
+    for _ in 0..3 {
+        let mut socket = tokio::net::TcpStream::connect(running.http).await.unwrap();
+        let head = format!(
+            "POST /v1/traces HTTP/1.1\r\nhost: t\r\ncontent-type: {JSON}\r\ncontent-length: {}\r\n\r\n",
+            u64::MAX - 2
+        );
+        socket.write_all(head.as_bytes()).await.unwrap();
+        socket.shutdown().await.unwrap();
+        let _ = socket.read_to_end(&mut Vec::new()).await;
+    }
+    assert_eq!(running.metrics.requested(Transport::HttpJson, Outcome::Refused(Cause::TooLarge)), 3);
+    let (_, bytes) = running.metrics.refused_bytes().find(|(cause, _)| *cause == Cause::TooLarge).unwrap();
+    assert_eq!(bytes, 3 * crate::receiver::MESSAGE_MAX as u64);
+}

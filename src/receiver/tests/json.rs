@@ -161,6 +161,16 @@ fn what_is_not_otlp_is_refused_with_its_place() {
 }
 
 #[test]
+fn half_a_surrogate_pair_and_broken_utf8_cost_nobody_the_request() {
+    let text = r#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"name":"cut \ud83d","kind":2},{"name":"whole \ud83d\ude00"}]}]}]}"#;
+    let read = to_protobuf(text.as_bytes()).unwrap();
+    let replaced = String::from_utf8_lossy(&read);
+    assert!(replaced.contains("cut \u{fffd}") && replaced.contains("whole \u{1f600}"), "{replaced}");
+    let broken = b"{\"resourceSpans\":[{\"scopeSpans\":[{\"spans\":[{\"name\":\"\xff!\"}]}]}]}";
+    assert!(to_protobuf(broken).unwrap().windows(2).any(|bytes| bytes == b"\xff!"));
+}
+
+#[test]
 fn depth_is_bounded() {
     let deep = |levels: usize| {
         let value = "{\"arrayValue\":{\"values\":[".repeat(levels) + "{}" + &"]}}".repeat(levels);
