@@ -62,6 +62,11 @@ pub trait Spans {
     /// The spans, or as many of them as a judgement may read: those that are new, then the newest others.
     fn read(&self) -> ReadSpans<'_>;
 
+    /// Of a unit that is judged again, those of its spans that no judgement has seen. None: they are not told apart.
+    fn read_new(&self) -> Option<ReadSpans<'_>> {
+        None
+    }
+
     /// Asked by budgets of spans and bytes.
     fn size(&self) -> Size {
         let spans = self.read().spans;
