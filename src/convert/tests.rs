@@ -15,8 +15,13 @@ fn converted(format: Format, text: &str) -> Converted {
 
 /// What `tailwater check` does, in an environment that has every variable.
 fn passes_check(converted: Converted) -> Converted {
-    let environment =
-        [("VIP_TIER", "platinum"), ("TOKEN", "secret"), ("PERCENT", "7.5"), ("LEAST", "500"), ("SLOW", "250")];
+    let environment = [
+        ("VIP_TIER", "platinum"),
+        ("TOKEN", "secret"),
+        ("PERCENT", "7.5"),
+        ("LEAST", "500"),
+        ("SLOW", "250"),
+    ];
     let environment =
         environment.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     if let Err(error) = config::inspect_with(&converted.text, "ours.yaml".as_ref(), environment) {
@@ -211,7 +216,10 @@ fn keys_that_nobody_knows_are_named_wherever_they_stand() {
          \x20     - Name: s\n        Sampler: { EMADynamicSampler: { GoalSampleRate: 2, FieldList: [a], Weird: 1, Weight: 0.5 } }\n",
     );
     let named = |converted: &Converted, key: &str| {
-        converted.notes.iter().any(|note| note.what == key || note.why.contains(&format!("left out: {key} (line ")))
+        converted
+            .notes
+            .iter()
+            .any(|note| note.what == key || note.why.contains(&format!("left out: {key} (line ")))
     };
     for key in ["made_up", "made_up_too", "and_this"] {
         assert!(named(&list, key), "{key}: {}", list.text);

@@ -178,7 +178,10 @@ fn otlp_json_lines_tell_what_policies_keep_plain_and_packed() {
     std::fs::write(&cut, &bytes[..bytes.len() * 2 / 3]).unwrap();
     let found = report(&new, None, &cut);
     let traces = found["input"]["traces"].as_u64().unwrap();
-    assert!((TRACES as u64 / 3..TRACES as u64).contains(&traces), "what lies before the cut is read: {traces}");
+    assert!(
+        (TRACES as u64 / 3..TRACES as u64).contains(&traces),
+        "what lies before the cut is read: {traces}"
+    );
     assert!(found["input"]["lost_bytes"].as_u64().unwrap() > 0);
     let input = plain.display().to_string();
     let table = backtest(&["--config", &new, "--against", &new, &input]);

@@ -155,8 +155,7 @@ async fn a_trace_that_never_came_is_said_to_be_unknown() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_stopped_instance_has_left_is_said_to_wait_in_its_input_log() {
-    let mut tailwater =
-        Setup { tenant_header: Some("x-tenant"), after_root: "2s", ..setup() }.start().await;
+    let mut tailwater = Setup { tenant_header: Some("x-tenant"), after_root: "2s", ..setup() }.start().await;
     let mut sender = Sender::to(&tailwater).with_header("x-tenant", "a/b");
     let mut random = Random(39);
     let kept = Trace::new(&mut random).failed();
@@ -172,7 +171,11 @@ async fn what_a_stopped_instance_has_left_is_said_to_wait_in_its_input_log() {
     assert_eq!(log["spans"].as_u64(), Some(waits.keys().len() as u64), "{answer:#}");
     assert!(answer["says"].as_str().unwrap().contains("in the input log, not judged yet"));
     let answer = json(&tailwater, &kept).await;
-    assert_eq!((&answer["fate"], &answer["waits"]), (&"kept".into(), &Value::Array(Vec::new())), "{answer:#}");
+    assert_eq!(
+        (&answer["fate"], &answer["waits"]),
+        (&"kept".into(), &Value::Array(Vec::new())),
+        "{answer:#}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -29,7 +29,14 @@ pub(super) struct Files {
 
 impl Files {
     pub(super) fn new(files: Vec<PathBuf>) -> Self {
-        Self { ahead: files.into_iter(), arrivals: Vec::new().into_iter(), now_ms: 0, read: 0, lost: 0, fault: None }
+        Self {
+            ahead: files.into_iter(),
+            arrivals: Vec::new().into_iter(),
+            now_ms: 0,
+            read: 0,
+            lost: 0,
+            fault: None,
+        }
     }
 }
 

@@ -98,7 +98,9 @@ fn says(fate: Fate, instance: &Instance) -> String {
     match (fate, &instance.testimony) {
         (Fate::Kept, _) => "kept".to_owned(),
         (Fate::Waiting, Some(_)) => "waiting, not judged yet".to_owned(),
-        (Fate::Waiting, None) => "waiting: in the input log, not judged yet; the next start judges it".to_owned(),
+        (Fate::Waiting, None) => {
+            "waiting: in the input log, not judged yet; the next start judges it".to_owned()
+        }
         (Fate::Dropped, _) => "dropped".to_owned(),
         (Fate::ByUnits, _) => "judged by units, none of which was kept so far".to_owned(),
         (Fate::Unknown, Some(testimony)) => {
@@ -120,7 +122,11 @@ impl Display for Report {
         for Waiting { spans, root_seen, came_ms, .. } in &self.waits {
             let root = if *root_seen { "its root among them" } else { "without a root" };
             let since = left::time(*came_ms);
-            line(f, "waiting", format_args!("{spans} spans in the input log, {root}, the first since {since}"))?;
+            line(
+                f,
+                "waiting",
+                format_args!("{spans} spans in the input log, {root}, the first since {since}"),
+            )?;
         }
         for left in &self.left {
             line(f, "left", left)?;

@@ -14,7 +14,12 @@ pub(super) fn add(policy: Section<'_>, draft: &mut emit::Draft) -> Result<(), Mi
         return Err(policy.mistake("composite", "expected composite_sub_policy"));
     };
     for sentence in unknown_keys(policy, "composite")? {
-        draft.note(Kind::LeftOut, line(policy.at), format!("policy {}", policy.needed_text("name")?), sentence);
+        draft.note(
+            Kind::LeftOut,
+            line(policy.at),
+            format!("policy {}", policy.needed_text("name")?),
+            sentence,
+        );
     }
     if let Some(why) = unknown_rate(settings)? {
         let what = format!("policy {} (composite)", policy.needed_text("name")?);

@@ -342,7 +342,9 @@ pub(super) fn joined(parts: Vec<Part>) -> Result<Part, Trouble> {
             match chosen.iter_mut().find(|(known, _)| *known == salt) {
                 Some((_, share)) if share.is_from_environment() || part.keep.share.is_from_environment() => {
                     if *share != part.keep.share {
-                        return unsayable("the smaller of two shares, of which one stands in the environment");
+                        return unsayable(
+                            "the smaller of two shares, of which one stands in the environment",
+                        );
                     }
                 }
                 Some((_, share)) if share.percent <= part.keep.share.percent => {}

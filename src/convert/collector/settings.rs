@@ -28,8 +28,14 @@ const SETTINGS: [(&str, &[&str]); 17] = [
 ];
 
 /// Numbers that have to be known to be converted.
-const NUMBERS: [&str; 6] =
-    ["spans_per_second", "bytes_per_second", "min_spans", "max_spans", "max_total_spans_per_second", "percent"];
+const NUMBERS: [&str; 6] = [
+    "spans_per_second",
+    "bytes_per_second",
+    "min_spans",
+    "max_spans",
+    "max_total_spans_per_second",
+    "percent",
+];
 
 /// A sentence about each key of a policy that nobody knows.
 pub(super) fn unknown_keys(policy: Section<'_>, kind: &str) -> Result<Vec<String>, Mistake> {
@@ -47,7 +53,9 @@ pub(super) fn unknown_keys(policy: Section<'_>, kind: &str) -> Result<Vec<String
 pub(super) fn known_numbers(settings: Section<'_>) -> Result<(), Trouble> {
     let of_environment = |key: &&&str| matches!(settings.text(key), Ok(Some(text)) if has_variable(text));
     match NUMBERS.iter().find(of_environment) {
-        Some(key) => unsayable(format!("{key} stands in the environment; convert with the number in its place")),
+        Some(key) => {
+            unsayable(format!("{key} stands in the environment; convert with the number in its place"))
+        }
         None => Ok(()),
     }
 }

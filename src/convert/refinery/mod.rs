@@ -227,14 +227,7 @@ fn rule(rule: Section<'_>, number: usize, scope: Environment<'_>, draft: &mut Dr
             rate => sampler::Kept::share(Portion::one_in(rate)),
         },
     };
-    kept.differs.extend(rule.unknown(&[
-        "Name",
-        "SampleRate",
-        "Drop",
-        "Scope",
-        "Conditions",
-        "Sampler",
-    ]));
+    kept.differs.extend(rule.unknown(&["Name", "SampleRate", "Drop", "Scope", "Conditions", "Sampler"]));
     let same_span = match rule.text("Scope")? {
         None | Some("trace" | "") => false,
         Some("span") => true,

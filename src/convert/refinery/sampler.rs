@@ -49,7 +49,8 @@ pub(super) fn keep(source: Source<'_>, sampler: &Entry) -> Result<Kept, Mistake>
     kept.differs.extend(settings.unknown(&known));
     let measured: Vec<&str> = MEASURED.into_iter().filter(|key| settings.get(key).is_some()).collect();
     if !measured.is_empty() {
-        kept.comments.push(format!("not needed: {}; rates are those of the last minute", measured.join(", ")));
+        kept.comments
+            .push(format!("not needed: {}; rates are those of the last minute", measured.join(", ")));
     }
     Ok(kept)
 }

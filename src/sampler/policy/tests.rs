@@ -107,7 +107,8 @@ fn of_a_dropped_unit_only_new_spans_are_read_where_they_alone_can_change_the_ans
     };
     let trace = |last| Trace::of((1..10).map(|number| span(number, "op")).chain([last]));
     let asked = |policy: &str, trace: &Trace| {
-        let policies = policies(&format!("[{{ name: a, {policy}, keep: 100% }}, {{ name: rest, keep: 0% }}]"));
+        let policies =
+            policies(&format!("[{{ name: a, {policy}, keep: 100% }}, {{ name: rest, keep: 0% }}]"));
         trace.with_unit(&policies, Some(PolicyId(1)), |unit| {
             let body = trace.request.encode_to_vec();
             let spans = Counted(crate::sampler::testing::unit_spans(&body), std::cell::Cell::default());

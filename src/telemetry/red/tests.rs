@@ -125,7 +125,8 @@ fn what_is_idle_gives_its_place_to_what_wants_it() {
     let origin = red.origin("", "cart");
     let count = |name: &str| red.counting().call(origin, call(name, SECOND));
     let shown = |name: &str| {
-        let line = format!(r#"tailwater_red_calls_total{{tenant="",service="cart",span="{name}",kind="server"}} "#);
+        let line =
+            format!(r#"tailwater_red_calls_total{{tenant="",service="cart",span="{name}",kind="server"}} "#);
         text(&red).lines().find_map(|shown| shown.strip_prefix(&line).map(str::to_owned))
     };
     let begin = 1_700_000_000_000;

@@ -1,4 +1,4 @@
-//! Traces of a hundred thousand spans, shaped and asked so that a careless evaluation takes minutes.
+//! Large traces, shaped and asked so that a careless evaluation takes minutes.
 
 use std::time::Duration;
 
@@ -12,10 +12,11 @@ use crate::sampler::testing::{attribute, unit_spans};
 use crate::sampler::{Slow, Unit};
 use crate::trace::{Randomness, TraceId};
 
-const SPANS: u64 = 100_000;
+/// What is built for debugging takes many times longer than what is shipped.
+const SPANS: u64 = if cfg!(debug_assertions) { 10_000 } else { 100_000 };
 
-/// Promised is 2 s; what is built for debugging takes many times longer than what is shipped.
-const LIMIT: Duration = Duration::from_secs(if cfg!(debug_assertions) { 20 } else { 2 });
+/// Promised for a hundred thousand. Time in proportion to the square of the spans takes longer for ten thousand too.
+const LIMIT: Duration = Duration::from_secs(2);
 
 /// Number n has the id n, counted from 1.
 fn trace(parent_of: impl Fn(u64) -> u64) -> Vec<u8> {
@@ -49,12 +50,15 @@ const CONDITIONS: [&str; 9] = [
 ];
 
 #[test]
-fn a_trace_of_a_hundred_thousand_spans_is_answered_in_bounded_time_whatever_its_shape() {
+fn a_large_trace_is_answered_within_two_seconds_whatever_its_shape() {
     let shapes: [(&str, Vec<u8>); 5] = [
         ("a chain", trace(|number| number - 1)),
         ("a star", trace(|number| u64::from(number > 1))),
         ("a circle", trace(|number| number % SPANS + 1)),
-        ("a comb", trace(|number| if number.is_multiple_of(2) { number - 1 } else { number.saturating_sub(2) })),
+        (
+            "a comb",
+            trace(|number| if number.is_multiple_of(2) { number - 1 } else { number.saturating_sub(2) }),
+        ),
         ("siblings of an absent parent", trace(|_| u64::MAX)),
     ];
     let slow = Slow::new(&[]);
