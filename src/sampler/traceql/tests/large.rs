@@ -12,11 +12,12 @@ use crate::sampler::testing::{attribute, unit_spans};
 use crate::sampler::{Slow, Unit};
 use crate::trace::{Randomness, TraceId};
 
-/// What is built for debugging takes many times longer than what is shipped.
-const SPANS: u64 = if cfg!(debug_assertions) { 10_000 } else { 100_000 };
+/// What is built for debugging takes many times longer than what is shipped; so there it is asked less.
+const IS_SHIPPED: bool = !cfg!(debug_assertions);
+const SPANS: u64 = if IS_SHIPPED { 100_000 } else { 30_000 };
 
-/// Promised for a hundred thousand. Time in proportion to the square of the spans takes longer for ten thousand too.
-const LIMIT: Duration = Duration::from_secs(2);
+/// Promised are 2 s. What takes time in proportion to the square of the spans takes longer than either.
+const LIMIT: Duration = Duration::from_secs(if IS_SHIPPED { 2 } else { 20 });
 
 /// Number n has the id n, counted from 1.
 fn trace(parent_of: impl Fn(u64) -> u64) -> Vec<u8> {
@@ -50,7 +51,7 @@ const CONDITIONS: [&str; 9] = [
 ];
 
 #[test]
-fn a_large_trace_is_answered_within_two_seconds_whatever_its_shape() {
+fn a_large_trace_is_answered_in_bounded_time_whatever_its_shape() {
     let shapes: [(&str, Vec<u8>); 5] = [
         ("a chain", trace(|number| number - 1)),
         ("a star", trace(|number| u64::from(number > 1))),
@@ -62,7 +63,8 @@ fn a_large_trace_is_answered_within_two_seconds_whatever_its_shape() {
         ("siblings of an absent parent", trace(|_| u64::MAX)),
     ];
     let slow = Slow::new(&[]);
-    for (shape, body) in &shapes {
+    let (shapes, step) = if IS_SHIPPED { (&shapes[..], 1) } else { (&shapes[..2], 2) };
+    for (shape, body) in shapes {
         let spans = unit_spans(body);
         let unit = Unit {
             bits: None,
@@ -77,7 +79,7 @@ fn a_large_trace_is_answered_within_two_seconds_whatever_its_shape() {
             again: false,
             now_ms: 0,
         };
-        for condition in CONDITIONS {
+        for condition in CONDITIONS.into_iter().step_by(step) {
             let policies = policies(condition);
             let begin = Instant::now();
             policies.judge(&unit, &slow);
