@@ -360,6 +360,8 @@ fn operators_of_refinery_are_said_in_traceql() {
         ("Operator: has-root-span, Value: true", "{ parent = nil }"),
         ("Operator: has-root-span, Value: True", "{ parent = nil }"),
         ("Field: a, Operator: in, Value: [5]", r#"{ .a = 5 || .a = "5" }"#),
+        ("Field: '5xx', Operator: exists", r#"{ ."5xx" != nil }"#),
+        ("Field: a, Operator: '>', Value: 99999999999999999999", "{ .a > 1e20 }"),
         ("Field: a, Operator: '=', Value: True", r#"{ .a = true || .a = "true" }"#),
         ("Field: error, Operator: '!=', Value: true", "{ .error = false }"),
         (

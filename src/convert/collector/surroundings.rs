@@ -97,6 +97,11 @@ impl<'a> Surroundings<'a, '_> {
     fn receiver(&mut self, section: Option<Section<'a>>) -> Result<(), Mistake> {
         let protocols = section.map(|section| section.section("protocols")).transpose()?.flatten();
         let Some(protocols) = protocols else { return Ok(()) };
+        if ["grpc", "http"].iter().all(|key| protocols.place(key) == protocols.at) {
+            let why = "neither grpc nor http stands in it; the defaults stay";
+            self.draft.note(Kind::LeftOut, line(protocols.at), "protocols", why);
+            return Ok(());
+        }
         let mut text = String::from("\nreceivers:\n  otlp:\n");
         for (key, port) in [("grpc", 4317), ("http", 4318)] {
             if protocols.place(key) == protocols.at {
@@ -185,8 +190,9 @@ fn headers(section: Section<'_>) -> Result<String, Mistake> {
         let value = variables(headers.text(key)?.unwrap_or_default());
         Ok(format!("{}: '{}'", scalar(key), value.replace('\'', "''")))
     };
-    let pairs: Vec<String> =
-        headers.entries().iter().map(|entry| pair(&entry.key)).collect::<Result<_, _>>()?;
+    let is_name = |key: &&str| key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    let names = headers.entries().iter().map(|entry| entry.key.as_str()).filter(is_name);
+    let pairs: Vec<String> = names.map(pair).collect::<Result<_, _>>()?;
     Ok(format!("      headers: {{ {} }}\n", pairs.join(", ")))
 }
 

@@ -404,23 +404,21 @@ impl Test<'_> {
     }
 
     fn number_text(&self, value: &str) -> Result<String, Trouble> {
-        if value.parse::<f64>().is_ok_and(f64::is_finite) {
-            return Ok(value.to_owned());
-        }
-        Err(self.condition.mistake("Value", format!("found \"{value}\", expected a number")).into())
+        let refusal = || self.condition.mistake("Value", format!("found \"{value}\", expected a number"));
+        Ok(traceql::number(value).ok_or_else(refusal)?)
     }
 }
 
 /// Equality across the types that Refinery converts into each other.
 fn equal(name: &str, value: &str, datatype: &str) -> Inner {
-    let is_number = value.parse::<f64>().is_ok_and(f64::is_finite);
+    let number = traceql::number(value);
     let is_bool = value == "true" || value == "false";
     let mut tests = Vec::new();
     let text = traceql::text(&literal(value));
     match datatype {
         "bool" => tests.extend([value.to_owned()].into_iter().filter(|_| is_bool).chain([text])),
-        "number" => tests.push(value.to_owned()),
-        _ if is_number && !datatype.is_empty() => tests.extend([value.to_owned(), text]),
+        "number" => tests.extend(number.or(Some(text))),
+        _ if number.is_some() && !datatype.is_empty() => tests.extend(number.into_iter().chain([text])),
         "string" if is_bool => tests.extend([value.to_owned(), text]),
         _ => tests.push(text),
     }
