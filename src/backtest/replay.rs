@@ -32,7 +32,11 @@ pub fn run(config: &Config, source: &Source, mut progress: impl FnMut(u64)) -> a
     let scratch = Scratch::new()?;
     let mut arrivals = source.open()?;
     let Some(first) = arrivals.next()? else {
-        anyhow::bail!("there is nothing in {}", source.path().display())
+        let (path, kind) = (source.path().display(), source.kind());
+        match arrivals.lost_bytes() {
+            0 => anyhow::bail!("there is nothing in {path}"),
+            lost => anyhow::bail!("nothing in {path} can be read: {lost} bytes that are no {kind}"),
+        }
     };
     let step_ms = if source.kind() == Kind::Parquet { STEP_OF_SAMPLE_MS } else { STEP_MS };
     let mut replay = Replay::build(config, &scratch.0, first.at_ms, step_ms)?;

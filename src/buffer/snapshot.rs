@@ -67,6 +67,8 @@ pub enum Which {
     All,
     /// Those that have not left.
     Unsent,
+    /// Those of them that were not judged before.
+    New,
     /// Those that were not judged before, and those that have left.
     NewAndSent,
 }
@@ -281,15 +283,14 @@ impl Shard {
                 break;
             };
             let has_left = span.position() < all_before;
-            if has_left && which == Which::Unsent {
+            let is_new = span.position() >= candidate.first_unjudged;
+            if has_left && which == Which::Unsent || !is_new && which == Which::New {
                 break;
             }
             let is_shown = match which {
                 Which::All => true,
-                Which::Unsent => span.mark() == Mark::None,
-                Which::NewAndSent => {
-                    has_left || span.mark() != Mark::None || span.position() >= candidate.first_unjudged
-                }
+                Which::Unsent | Which::New => span.mark() == Mark::None,
+                Which::NewAndSent => has_left || span.mark() != Mark::None || is_new,
             };
             if is_shown && span.position() < candidate.through {
                 taken += span.len() as usize;

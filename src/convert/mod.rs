@@ -153,4 +153,6 @@ fn unsayable<T>(why: impl Into<String>) -> Result<T, Trouble> {
 }
 
 #[cfg(test)]
+mod any_text;
+#[cfg(test)]
 mod tests;

@@ -5,33 +5,58 @@ use super::expr::{Expr, Form};
 /// A share of traces, with its exact decimal digits.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Portion {
+    /// Of one that a variable says, what it is taken for where policies are put in order.
     pub(super) percent: f64,
+    /// Such as `${SHARE}`, in our spelling.
+    variable: Option<String>,
 }
 
 impl Portion {
-    pub(super) const EVERYTHING: Self = Self { percent: 100.0 };
-    pub(super) const NOTHING: Self = Self { percent: 0.0 };
+    pub(super) const EVERYTHING: Self = Self::percent(100.0);
+    pub(super) const NOTHING: Self = Self::percent(0.0);
+
+    pub(super) const fn percent(percent: f64) -> Self {
+        Self { percent, variable: None }
+    }
+
+    /// A percentage that the environment says.
+    pub(super) fn from_environment(variable: String, percent: f64) -> Self {
+        Self { percent, variable: Some(variable) }
+    }
+
+    pub(super) fn is_from_environment(&self) -> bool {
+        self.variable.is_some()
+    }
 
     /// One of so many.
     pub(super) fn one_in(rate: i64) -> Self {
-        if rate <= 1 { Self::EVERYTHING } else { Self { percent: 100.0 / rate as f64 } }
+        if rate <= 1 { Self::EVERYTHING } else { Self::percent(100.0 / rate as f64) }
     }
 
-    pub(super) fn times(&self, other: &Self) -> Self {
-        Self { percent: self.percent * other.percent / 100.0 }
+    /// None: a variable cannot be calculated with.
+    pub(super) fn times(&self, other: &Self) -> Option<Self> {
+        match (&self.variable, &other.variable) {
+            (None, None) => Some(Self::percent(self.percent * other.percent / 100.0)),
+            (Some(_), None) if other.is_everything() => Some(self.clone()),
+            (None, Some(_)) if self.is_everything() => Some(other.clone()),
+            _ => None,
+        }
     }
 
     pub(super) fn is_everything(&self) -> bool {
-        self.percent >= 100.0
+        self.percent >= 100.0 && self.variable.is_none()
     }
 
     pub(super) fn is_nothing(&self) -> bool {
-        self.percent <= 0.0
+        self.percent <= 0.0 && self.variable.is_none()
     }
 }
 
 impl std::fmt::Display for Portion {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(variable) = &self.variable {
+            return write!(f, "\"{variable}%\"");
+        }
         // Twelve decimals are exact enough; a third has no end.
         let digits = format!("{:.12}", self.percent);
         write!(f, "{}%", digits.trim_end_matches('0').trim_end_matches('.'))
@@ -203,7 +228,7 @@ mod tests {
     fn shares_are_written_as_people_write_them() {
         let table = [(10.0, "10%"), (0.1, "0.1%"), (33.0, "33%"), (12.5, "12.5%"), (0.0001, "0.0001%")];
         for (percent, text) in table {
-            assert_eq!(Portion { percent }.to_string(), text);
+            assert_eq!(Portion::percent(percent).to_string(), text);
         }
         assert_eq!(Portion::one_in(3).to_string(), "33.333333333333%");
         assert_eq!(Portion::one_in(20).to_string(), "5%");
@@ -215,7 +240,7 @@ mod tests {
         assert_eq!(Keep::budget(Budget::Spans(100)).to_string(), "100 spans/s");
         assert_eq!(Keep::budget(Budget::Bytes(10_000)).to_string(), "10kB/s");
         let keep = Keep {
-            share: Portion { percent: 5.0 },
+            share: Portion::percent(5.0),
             at_most: Some(Budget::Bytes(5_000_000)),
             at_least: Some("2/min".to_owned()),
             per: vec!["resource.service.name".to_owned(), ".\"a b\"".to_owned()],

@@ -15,7 +15,13 @@ fn converted(format: Format, text: &str) -> Converted {
 
 /// What `tailwater check` does, in an environment that has every variable.
 fn passes_check(converted: Converted) -> Converted {
-    let environment = [("VIP_TIER", "platinum"), ("TOKEN", "secret")];
+    let environment = [
+        ("VIP_TIER", "platinum"),
+        ("TOKEN", "secret"),
+        ("PERCENT", "7.5"),
+        ("LEAST", "500"),
+        ("SLOW", "250"),
+    ];
     let environment =
         environment.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     if let Err(error) = config::inspect_with(&converted.text, "ours.yaml".as_ref(), environment) {
@@ -171,6 +177,100 @@ fn what_cannot_be_said_is_named_with_its_line_and_counted() {
 }
 
 #[test]
+fn a_number_that_the_environment_says_stays_there_or_is_named() {
+    let list = collector(
+        "x-waits: &waits\n  decision_wait: ${env:WAIT:-20s}\nprocessors:\n  tail_sampling:\n    <<: *waits\n    \
+         num_traces: ${env:TRACES}\n    policies:\n\
+         \x20     - name: rest\n        type: probabilistic\n        probabilistic:\n          \
+         sampling_percentage: ${env:PERCENT}\n\
+         \x20     - name: failed\n        type: numeric_attribute\n        numeric_attribute:\n          \
+         key: code\n          min_value: ${env:LEAST}\n\
+         \x20     - name: slow\n        type: latency\n        latency:\n          threshold_ms: ${env:SLOW:-100}\n\
+         \x20     - name: limited\n        type: rate_limiting\n        rate_limiting:\n          \
+         spans_per_second: ${env:RATE}\n",
+    );
+    let expected = [
+        "failed | { span.code >= ${LEAST} || resource.code >= ${LEAST} } | 100%",
+        "slow | { traceDuration > ${SLOW:-100}ms } | 100%",
+        "rest | ${PERCENT}%",
+    ];
+    assert_eq!(policies(&list), expected);
+    assert!(list.text.contains("max_wait: 20s"), "{}", list.text);
+    let left_out: Vec<&str> =
+        list.notes.iter().filter(|note| note.kind == Kind::LeftOut).map(|note| note.what.as_str()).collect();
+    assert_eq!(left_out, ["policy limited (rate_limiting)"]);
+}
+
+#[test]
+fn keys_that_nobody_knows_are_named_wherever_they_stand() {
+    let list = collector(
+        "policies:\n\
+         - { name: a, type: always_sample, made_up: 1 }\n\
+         - { name: b, type: latency, latency: { threshold_ms: 5, made_up_too: 2 } }\n\
+         - { name: c, type: drop, drop: { and_this: 1, drop_sub_policy: [{ name: d, type: trace_flags }] } }\n",
+    );
+    let rules = refinery(
+        "RulesVersion: 2\nStrange: 1\nSamplers:\n  __default__:\n    RulesBasedSampler:\n      Odd: 1\n      Rules:\n\
+         \x20     - Name: r\n        SampleRate: 2\n        Curious: 1\n        \
+         Conditions: [{ Field: a, Operator: exists, Peculiar: 1 }]\n\
+         \x20     - Name: s\n        Sampler: { EMADynamicSampler: { GoalSampleRate: 2, FieldList: [a], Weird: 1, Weight: 0.5 } }\n",
+    );
+    let named = |converted: &Converted, key: &str| {
+        converted
+            .notes
+            .iter()
+            .any(|note| note.what == key || note.why.contains(&format!("left out: {key} (line ")))
+    };
+    for key in ["made_up", "made_up_too", "and_this"] {
+        assert!(named(&list, key), "{key}: {}", list.text);
+    }
+    for key in ["Strange", "Odd", "Curious", "Peculiar", "Weird"] {
+        assert!(named(&rules, key), "{key}: {}", rules.text);
+    }
+    assert!(!named(&rules, "Weight") && rules.text.contains("not needed: Weight"), "{}", rules.text);
+}
+
+#[test]
+fn of_alternatives_the_ones_that_can_be_said_are() {
+    let list = of_type("type: ottl_condition, ottl_condition: { span: ['name == \"a\"', 'Len(name) > 9'] }");
+    assert_eq!(policies(&list), ["p | { name = \"a\" } | 100%"]);
+    let left_out = "left out, one of its conditions: `Len(name) > 9`";
+    assert!(list.notes.iter().any(|note| note.why.starts_with(left_out)), "{:?}", list.notes);
+}
+
+#[test]
+fn rates_as_large_as_they_can_be_are_divided_without_harm() {
+    let list = collector(
+        "policies:\n- name: p\n  type: composite\n  composite:\n    max_total_spans_per_second: 9223372036854775\n    \
+         policy_order: [a]\n    composite_sub_policy: [{ name: a, type: always_sample }]\n    \
+         rate_allocation: [{ policy: a, percent: 100 }]\n",
+    );
+    assert_eq!(policies(&list), ["a | 9223372036854775 spans/s"]);
+}
+
+#[test]
+fn what_refinery_keeps_nothing_of_is_dropped() {
+    for rate in ["", "SampleRate: 0, "] {
+        let text = format!(
+            "Samplers: {{ __default__: {{ RulesBasedSampler: {{ Rules: [{{ Name: r, {rate}Conditions: \
+             [{{ Field: a, Operator: exists }}] }}] }} }} }}"
+        );
+        assert_eq!(policies(&refinery(&text)), ["r | { .a != nil } | 0%", "rest | 100%"], "{rate}");
+    }
+}
+
+#[test]
+fn rules_of_the_first_refinery_are_sent_to_its_own_converter() {
+    for text in [
+        "DryRun = false\nSampler = \"DeterministicSampler\"\nSampleRate = 1\n",
+        "# rules\nSampler: EMADynamicSampler\nGoalSampleRate: 2\n",
+    ] {
+        let (line, message) = refused(Format::Refinery, text);
+        assert!(line == 2 && message.contains("refinery convert rules"), "{line}: {message}");
+    }
+}
+
+#[test]
 fn a_file_of_which_nothing_can_be_said_is_refused_with_the_reasons() {
     let text =
         "policies: [{ name: long, type: ottl_condition, ottl_condition: { span: ['Len(name) > 9'] } }]";
@@ -258,6 +358,16 @@ fn operators_of_refinery_are_said_in_traceql() {
         ("Field: a, Operator: not-in, Value: [x]", r#"{ !(.a = "x") }"#),
         ("Field: trace.parent_id, Operator: not-exists", "{ parent = nil }"),
         ("Operator: has-root-span, Value: true", "{ parent = nil }"),
+        ("Operator: has-root-span, Value: True", "{ parent = nil }"),
+        ("Field: a, Operator: in, Value: [5]", r#"{ .a = 5 || .a = "5" }"#),
+        ("Field: '5xx', Operator: exists", r#"{ ."5xx" != nil }"#),
+        ("Field: a, Operator: '>', Value: 99999999999999999999", "{ .a > 1e20 }"),
+        ("Field: a, Operator: '=', Value: True", r#"{ .a = true || .a = "true" }"#),
+        ("Field: error, Operator: '!=', Value: true", "{ .error = false }"),
+        (
+            "Field: error, Operator: '!=', Value: true, Datatype: string",
+            "{ !(status = error || .error = true) }",
+        ),
         ("Field: duration_ms, Operator: '>', Value: 1500", "{ duration > 1500ms }"),
         ("Field: status_code, Operator: '=', Value: 2", "{ status = error }"),
         ("Field: error, Operator: '=', Value: true", "{ status = error || .error = true }"),

@@ -30,11 +30,22 @@ impl Scope {
 /// An attribute's name, in quotes where it has a sign that would end it.
 pub(super) fn attribute(scope: Scope, key: &str) -> String {
     let ends = |c: char| c.is_whitespace() || "{}()=~!<>&|^,\"\\".contains(c);
-    if key.is_empty() || key.contains(ends) {
+    // Without a scope before it a digit would begin a number.
+    let is_number = scope == Scope::Any && key.starts_with(|c: char| c.is_ascii_digit());
+    if key.is_empty() || key.contains(ends) || is_number {
         format!("{}\"{}\"", scope.prefix(), key.replace('\\', "\\\\").replace('"', "\\\""))
     } else {
         format!("{}{key}", scope.prefix())
     }
+}
+
+/// A number as TraceQL reads it: what does not fit an integer has a fraction or an exponent.
+pub(super) fn number(text: &str) -> Option<String> {
+    if let Ok(whole) = text.parse::<i64>() {
+        return Some(whole.to_string());
+    }
+    let number: f64 = text.parse().ok()?;
+    number.is_finite().then(|| format!("{number:?}"))
 }
 
 /// A text in quotes, with as few escapes as possible.

@@ -75,11 +75,11 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn boolean(&self, key: &str) -> Result<bool, Mistake> {
-        match self.text(key)? {
-            None | Some("false") => Ok(false),
-            Some("true") => Ok(true),
-            Some(text) => Err(self.mistake(key, format!("found \"{text}\", expected true or false"))),
-        }
+        let truth_of = |text| {
+            let refusal = || self.mistake(key, format!("found \"{text}\", expected true or false"));
+            truth(text).ok_or_else(refusal)
+        };
+        self.text(key)?.map_or(Ok(false), truth_of)
     }
 
     pub(super) fn list(&self, key: &str) -> Result<&'a [Node], Mistake> {
@@ -93,6 +93,18 @@ impl<'a> Section<'a> {
         self.list(key)?.iter().map(|node| scalar(self.source, node)).collect()
     }
 
+    /// A sentence about each key that is none of these.
+    pub(super) fn unknown(&self, known: &[&str]) -> impl Iterator<Item = String> {
+        let unknown: Vec<&Entry> = self.others(known).collect();
+        unknown.into_iter().map(|entry| {
+            format!(
+                "left out: {} (line {}): this key is not known to the converter",
+                entry.key,
+                line(entry.key_at)
+            )
+        })
+    }
+
     /// The keys that are none of these.
     pub(super) fn others(&self, known: &[&str]) -> impl Iterator<Item = &'a Entry> {
         self.entries.iter().filter(move |entry| !known.contains(&entry.key.as_str()))
@@ -104,6 +116,15 @@ pub(super) fn items<'a>(source: Source<'a>, node: &'a Node) -> Result<&'a [Node]
         Kind::List(items) => Ok(items),
         Kind::Empty => Ok(&[]),
         _ => Err(source.mistake(node.at, "expected a list")),
+    }
+}
+
+/// As Go's YAML reads a boolean.
+pub(super) fn truth(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "y" | "on" => Some(true),
+        "false" | "no" | "n" | "off" => Some(false),
+        _ => None,
     }
 }
 

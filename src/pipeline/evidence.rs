@@ -170,18 +170,19 @@ pub(super) struct ReachableSpans<'a> {
     shard: usize,
     candidate: &'a Candidate,
     read: OnceCell<(Vec<Located>, bool)>,
+    new: OnceCell<(Vec<Located>, bool)>,
 }
 
 impl<'a> ReachableSpans<'a> {
     /// A condition was not shown all of them.
     pub(super) fn partly_read(&self) -> bool {
-        self.read.get().is_some_and(|(_, complete)| !complete)
+        [&self.read, &self.new].into_iter().filter_map(OnceCell::get).any(|(_, complete)| !complete)
     }
 
     /// What is new is the newest: an earlier judgement has not seen it.
-    fn newest(&self) -> (Vec<Located>, bool) {
+    fn newest(&self, which: Which) -> (Vec<Located>, bool) {
         let Self { engine, shard, candidate, .. } = *self;
-        let newest = engine.buffer.stretch(shard, candidate, Which::Unsent, None, READ_BYTES_MAX);
+        let newest = engine.buffer.stretch(shard, candidate, which, None, READ_BYTES_MAX);
         let mut finder = Finder::new(engine);
         debug_assert!(newest.members.len() as u64 <= self.at_most(), "more spans than were counted");
         let located = newest.members.iter().filter_map(|member| finder.find(member.span));
@@ -189,14 +190,18 @@ impl<'a> ReachableSpans<'a> {
     }
 
     pub(super) fn new(engine: &'a Engine, shard: usize, candidate: &'a Candidate) -> Self {
-        Self { engine, shard, candidate, read: OnceCell::new() }
+        Self { engine, shard, candidate, read: OnceCell::new(), new: OnceCell::new() }
     }
 }
 
 impl Spans for ReachableSpans<'_> {
     fn read(&self) -> ReadSpans<'_> {
-        let (located, complete) = self.read.get_or_init(|| self.newest());
-        ReadSpans { spans: located.iter().filter_map(Located::unit_span).collect(), complete: *complete }
+        shown(self.read.get_or_init(|| self.newest(Which::Unsent)))
+    }
+
+    fn read_new(&self) -> Option<ReadSpans<'_>> {
+        let again = self.candidate.judgement == Judgement::Again;
+        again.then(|| shown(self.new.get_or_init(|| self.newest(Which::New))))
     }
 
     fn at_most(&self) -> u64 {
@@ -211,6 +216,10 @@ impl Spans for ReachableSpans<'_> {
         let all = engine.buffer.stretch(shard, candidate, Which::Unsent, None, usize::MAX);
         Size::of(all.members.iter().map(|member| member.span.len()))
     }
+}
+
+fn shown((located, complete): &(Vec<Located>, bool)) -> ReadSpans<'_> {
+    ReadSpans { spans: located.iter().filter_map(Located::unit_span).collect(), complete: *complete }
 }
 
 /// The names that an operation goes by.

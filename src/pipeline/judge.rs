@@ -307,6 +307,15 @@ impl Judge {
         (decision, lesson)
     }
 
+    /// Teaches the sketches what a unit took that follows a verdict: what is slow is learned from all traffic, not from
+    /// what hangs on dropped units alone.
+    pub(super) fn learn(&self, candidate: &Candidate, evidence: &Evidence<'_>, now: Now) {
+        let Some(root) = evidence.root.and_then(Located::unit_span) else { return };
+        if let Some(duration) = evidence.duration_ns(&root.span) {
+            self.engine.slow.observe(Operation::of(&root).key(candidate.key.tenant), duration, now.ms);
+        }
+    }
+
     /// The duration may have grown since it was learned.
     fn corrected(&self, lesson: Lesson, duration_ns: Option<u64>) -> Lesson {
         match duration_ns {

@@ -281,6 +281,9 @@ impl JudgeLoop {
     fn state_now(&self) -> Snapshot {
         let covered = self.outbox.log().appended();
         self.engine.buffer.expire(self.engine.clock.arrival_ms());
+        if let Some(red) = &self.engine.red {
+            red.tidy(self.engine.clock.arrival_ms());
+        }
         let highest = Highest { input: self.input_highest, outbox: self.outbox.log().highest() };
         Snapshot::take(&self.engine, covered, highest, &self.outbox.known())
     }

@@ -42,6 +42,7 @@ mod stream_tests;
 pub mod survey;
 #[cfg(test)]
 mod testing;
+pub mod waiting;
 mod why;
 
 use std::net::SocketAddr;

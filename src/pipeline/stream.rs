@@ -80,6 +80,8 @@ impl Judge {
         let reopened_ms = self.engine.arrival_ms_of(candidate.first_unjudged).unwrap_or(now.ms);
         let fate = |unit: &Shape| match self.followed(&reading, unit, &earlier, reopened_ms) {
             Some((by, sent)) => {
+                let spans = reading.unit(unit, in_force);
+                self.learn(candidate, &spans.evidence(reading.root_of(unit)), now);
                 Fate::Kept { sent: sent.clone(), policy: in_force.policies.id(&sent.policy), by }
             }
             None => self.judge_unit(candidate, &reading, unit, in_force, now),
@@ -174,9 +176,8 @@ impl Judge {
         in_force: &InForce,
         now: Now,
     ) -> Fate {
-        let located = |span: usize| &reading.seen[span].located;
-        let spans = ReadUnit::fold(unit.members.iter().map(|span| located(*span)), &in_force.policies);
-        let evidence = spans.evidence(unit.root.map(located));
+        let spans = reading.unit(unit, in_force);
+        let evidence = spans.evidence(reading.root_of(unit));
         let (decision, _) = self.decide(candidate, &evidence, in_force, now);
         self.engine.ledger.judged(decision.policy, decision.kept);
         if !decision.kept {
@@ -281,6 +282,15 @@ impl Reading {
             })
             .collect();
         Self { forest: Forest::new(&nodes), seen, repeats, complete, partly: false }
+    }
+
+    fn unit(&self, unit: &Shape, in_force: &InForce) -> ReadUnit<'_> {
+        let members = unit.members.iter().map(|span| &self.seen[*span].located);
+        ReadUnit::fold(members, &in_force.policies)
+    }
+
+    fn root_of(&self, unit: &Shape) -> Option<&Located> {
+        unit.root.map(|span| &self.seen[span].located)
     }
 
     /// A new span's child has left before it came.

@@ -421,3 +421,23 @@ fn one_trace_of_many_units_says_nothing_of_the_randomness_of_traces() {
     assert!(!text.contains("tailwater_sampler_randomness_share"), "{text}");
     world.assert_balance();
 }
+
+#[test]
+fn what_follows_a_verdict_is_learned_like_what_is_judged() {
+    let mut world = world(ERRORS_ALONE);
+    let named = |name: &str, span: Span| Span { name: name.to_owned(), ..span };
+    world.send(vec![failed(named("message", span(2, 1))), named("other", span(4, 1))]);
+    world.at(70).send(vec![named("part", span(3, 2)), named("part", span(5, 4))]);
+    world.at(90);
+    let learned: HashMap<String, u64> = world
+        .life()
+        .engine()
+        .slow
+        .known()
+        .into_iter()
+        .filter_map(|known| Some((known.name?, known.observations)))
+        .collect();
+    let expected = [("message", 1), ("other", 1), ("part", 2)];
+    assert_eq!(learned, expected.map(|(name, count)| (name.to_owned(), count)).into());
+    assert_eq!(world.left().len(), 2, "the message, and the part of it that follows");
+}

@@ -99,12 +99,12 @@ impl Trace {
         })
     }
 
-    fn with_unit(
+    pub(crate) fn with_unit<T>(
         &self,
         policies: &Policies,
         dropped_by: Option<PolicyId>,
-        judge: impl FnOnce(Unit<'_>) -> Decision,
-    ) -> Decision {
+        judge: impl FnOnce(Unit<'_>) -> T,
+    ) -> T {
         let body = self.request.encode_to_vec();
         let mut bits = 0;
         let (mut earliest_start, mut latest_end) = (u64::MAX, 0);

@@ -75,6 +75,11 @@ pub trait Spans {
         u64::MAX
     }
 
+    /// Of a unit that is judged again, those of its spans that no judgement has seen. None: they are not told apart.
+    fn read_new(&self) -> Option<ReadSpans<'_>> {
+        None
+    }
+
     /// Asked by budgets of spans and bytes.
     fn size(&self) -> Size {
         let spans = self.read().spans;

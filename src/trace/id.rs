@@ -41,7 +41,7 @@ identifier!(SpanId, 8);
 
 /// A text is no trace ID.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("found `{found}`, expected 32 hexadecimal digits, not all of them 0")]
+#[error("found `{found}`, expected up to 32 hexadecimal digits, not all of them 0")]
 pub struct TraceIdError {
     found: String,
 }
@@ -49,9 +49,9 @@ pub struct TraceIdError {
 impl FromStr for TraceId {
     type Err = TraceIdError;
 
-    /// In either case.
+    /// In either case. Tempo and Jaeger leave zeros at the beginning away, and 64-bit identifiers have 16 digits.
     fn from_str(text: &str) -> Result<Self, TraceIdError> {
-        let digits = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let digits = text.len() <= 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         let bits = u128::from_str_radix(text, 16).ok().filter(|bits| digits && *bits != 0);
         bits.map(|bits| Self(bits.to_be_bytes())).ok_or_else(|| TraceIdError { found: text.to_owned() })
     }
@@ -73,7 +73,9 @@ mod tests {
         let id = TraceId(0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736u128.to_be_bytes());
         assert_eq!("4bf92f3577b34da6a3ce929d0e0e4736".parse(), Ok(id));
         assert_eq!(id.to_string().to_uppercase().parse(), Ok(id));
-        for text in ["", "4bf92f", "+bf92f3577b34da6a3ce929d0e0e4736", "00000000000000000000000000000000"] {
+        assert_eq!("4bf92f".parse(), Ok(TraceId(0x004b_f92f_u128.to_be_bytes())));
+        let too_long = "04bf92f3577b34da6a3ce929d0e0e4736";
+        for text in ["", "0", "+bf92f3577b34da6a3ce929d0e0e4736", "4bf92f-35", too_long] {
             assert!(text.parse::<TraceId>().is_err(), "{text}");
         }
     }

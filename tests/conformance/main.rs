@@ -13,6 +13,7 @@ mod format;
 mod run;
 mod settings;
 mod skipped;
+mod strangers;
 mod traffic;
 
 use std::collections::HashSet;
@@ -36,6 +37,8 @@ struct Counts {
     passed: u32,
     failed: u32,
     skipped: u32,
+    /// What is meant to fail is not told.
+    quiet: bool,
 }
 
 /// What came of a scenario.
@@ -63,6 +66,9 @@ impl Counts {
 
     fn failed(&mut self, name: &str, faults: &[String]) {
         self.failed += 1;
+        if self.quiet {
+            return;
+        }
         println!("FAILED   {name}");
         for fault in faults.iter().take(8) {
             println!("         {fault}");
@@ -85,6 +91,10 @@ fn main() -> ExitCode {
     let scenarios = load(&folder, &mut counts);
     let asked: Vec<&Scenario> =
         scenarios.iter().filter(|scenario| words.is_none_or(|words| scenario.name.contains(words))).collect();
+    if asked.is_empty() {
+        counts.failed(&folder.display().to_string(), &["there is no such scenario".to_owned()]);
+    }
+    strangers::are_noticed(&mut counts);
     for (scenario, verdict) in asked.iter().zip(run_all(&asked)) {
         counts.told(scenario, verdict);
     }

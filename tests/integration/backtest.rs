@@ -138,6 +138,11 @@ fn parquet(traffic: &[Trace], parquet: &Path, folder: &Path, old: &str) {
     );
     let more = report(&policies(folder, "more.yaml", "50%"), Some(old), parquet);
     assert_eq!(kept(&more["new"]), (errors, 10 * rest), "each stands for ten that a larger share would keep");
+    let junk = b"PAR1 no more than this PAR1";
+    std::fs::write(parquet.join("damaged.parquet"), junk).unwrap();
+    let damaged = report(old, Some(old), parquet);
+    assert_eq!(kept(&damaged["new"]), (errors, rest), "the others are read");
+    assert_eq!(damaged["input"]["lost_bytes"], junk.len());
 }
 
 #[test]
@@ -168,6 +173,16 @@ fn otlp_json_lines_tell_what_policies_keep_plain_and_packed() {
         assert_eq!(kept(&found["new"]), (failed(&traffic), above(&traffic, 0.25)));
         assert_eq!(kept(&found["old"]), (failed(&traffic), above(&traffic, 0.05)));
     }
+    let cut = folder.path().join("cut.json.gz");
+    let bytes = std::fs::read(&packed).unwrap();
+    std::fs::write(&cut, &bytes[..bytes.len() * 2 / 3]).unwrap();
+    let found = report(&new, None, &cut);
+    let traces = found["input"]["traces"].as_u64().unwrap();
+    assert!(
+        (TRACES as u64 / 3..TRACES as u64).contains(&traces),
+        "what lies before the cut is read: {traces}"
+    );
+    assert!(found["input"]["lost_bytes"].as_u64().unwrap() > 0);
     let input = plain.display().to_string();
     let table = backtest(&["--config", &new, "--against", &new, &input]);
     let table = String::from_utf8(table.stdout).unwrap();
@@ -189,6 +204,14 @@ fn what_is_no_input_is_refused_with_what_is_expected() {
     assert!(empty.contains("neither an input log"), "{empty}");
     let other = said(&["--config", &new, &new]);
     assert!(other.contains("neither Parquet nor OTLP JSON lines"), "{other}");
+    let pretty = folder.path().join("pretty.json");
+    std::fs::write(&pretty, "{\n  \"resourceSpans\": []\n}\n").unwrap();
+    let pretty = said(&["--config", &new, pretty.to_str().unwrap()]);
+    assert!(pretty.contains("bytes that are no OTLP JSON lines"), "{pretty}");
+    let damaged = folder.path().join("damaged.parquet");
+    std::fs::write(&damaged, "PAR1").unwrap();
+    let damaged = said(&["--config", &new, damaged.to_str().unwrap()]);
+    assert!(damaged.contains("is no Parquet that can be read"), "{damaged}");
     let none = said(&[folder.path().to_str().unwrap()]);
     assert!(none.contains("--config NEW"), "{none}");
 }

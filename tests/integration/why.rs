@@ -149,8 +149,33 @@ async fn a_trace_that_never_came_is_said_to_be_unknown() {
     let answer = json(&tailwater, &never).await;
     assert_eq!(answer["fate"], "unknown");
     assert!(answer["says"].as_str().unwrap().contains("or never seen"));
-    let refused = tailwater.why_refused(&["4bf92f"]).await;
-    assert!(refused.contains("expected 32 hexadecimal digits"), "{refused}");
+    let refused = tailwater.why_refused(&["4bf92g"]).await;
+    assert!(refused.contains("expected up to 32 hexadecimal digits"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_stopped_instance_has_left_is_said_to_wait_in_its_input_log() {
+    let mut tailwater = Setup { tenant_header: Some("x-tenant"), after_root: "2s", ..setup() }.start().await;
+    let mut sender = Sender::to(&tailwater).with_header("x-tenant", "a/b");
+    let mut random = Random(39);
+    let kept = Trace::new(&mut random).failed();
+    sender.deliver(&request(std::slice::from_ref(&kept))).await;
+    fate(&tailwater, &kept, "kept").await;
+    let waits = Trace::new(&mut random);
+    sender.deliver(&request(std::slice::from_ref(&waits))).await;
+    tailwater.terminate().await;
+    let answer = json(&tailwater, &waits).await;
+    assert_eq!(answer["fate"], "waiting", "{answer:#}");
+    let log = &answer["waits"][0];
+    assert_eq!((&log["tenant"], &log["root_seen"]), (&"a/b".into(), &true.into()), "{answer:#}");
+    assert_eq!(log["spans"].as_u64(), Some(waits.keys().len() as u64), "{answer:#}");
+    assert!(answer["says"].as_str().unwrap().contains("in the input log, not judged yet"));
+    let answer = json(&tailwater, &kept).await;
+    assert_eq!(
+        (&answer["fate"], &answer["waits"]),
+        (&"kept".into(), &Value::Array(Vec::new())),
+        "{answer:#}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! Kept traces. A piece comes whole, at the moment at which it was judged.
 //!
-//! Files are read in the order of their names, which is that of their opening; of one file all traces are held.
+//! Files are read in the order of their names, which is that of their opening; of one file all traces are held. One that
+//! cannot be read is counted lost, unless none can.
 
 use std::path::{Path, PathBuf};
 use std::vec::IntoIter;
@@ -21,11 +22,21 @@ pub(super) struct Files {
     arrivals: IntoIter<Arrival>,
     now_ms: u64,
     read: u64,
+    lost: u64,
+    /// Why the first file could not be read, as long as none could.
+    fault: Option<anyhow::Error>,
 }
 
 impl Files {
     pub(super) fn new(files: Vec<PathBuf>) -> Self {
-        Self { ahead: files.into_iter(), arrivals: Vec::new().into_iter(), now_ms: 0, read: 0 }
+        Self {
+            ahead: files.into_iter(),
+            arrivals: Vec::new().into_iter(),
+            now_ms: 0,
+            read: 0,
+            lost: 0,
+            fault: None,
+        }
     }
 }
 
@@ -37,10 +48,20 @@ impl Arrivals for Files {
                 arrival.at_ms = self.now_ms;
                 return Ok(Some(arrival));
             }
-            let Some(file) = self.ahead.next() else { return Ok(None) };
+            let Some(file) = self.ahead.next() else {
+                let nothing_read = self.fault.take().filter(|_| self.lost == self.read);
+                return nothing_read.map_or(Ok(None), Err);
+            };
             let at = || format!("read {}", file.display());
-            self.arrivals = arrivals_of(&file).with_context(at)?.into_iter();
-            self.read += std::fs::metadata(&file).with_context(at)?.len();
+            let bytes = std::fs::metadata(&file).with_context(at)?.len();
+            self.read += bytes;
+            match arrivals_of(&file).with_context(at) {
+                Ok(arrivals) => self.arrivals = arrivals.into_iter(),
+                Err(fault) => {
+                    self.lost += bytes;
+                    self.fault.get_or_insert(fault);
+                }
+            }
         }
     }
 
@@ -49,7 +70,7 @@ impl Arrivals for Files {
     }
 
     fn lost_bytes(&self) -> u64 {
-        0
+        self.lost
     }
 }
 

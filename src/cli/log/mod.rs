@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 use super::Failure;
 use crate::log::{Disk, Storage};
 use crate::pipeline::survey::Survey;
-use crate::trace::TraceId;
+use crate::trace::{TraceId, TraceIdError};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -91,9 +91,5 @@ pub(super) fn is_data(data_dir: &Path) -> Result<(), Failure> {
 }
 
 fn parse_trace(text: &str) -> Result<TraceId, String> {
-    let refusal = || "expected a trace ID of 32 hexadecimal digits".to_owned();
-    let digits =
-        Some(text).filter(|text| text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit()));
-    let id = digits.and_then(|digits| u128::from_str_radix(digits, 16).ok()).ok_or_else(refusal)?;
-    TraceId::valid(&id.to_be_bytes()).ok_or_else(refusal)
+    text.parse().map_err(|error: TraceIdError| error.to_string())
 }

@@ -1,7 +1,7 @@
 //! `tailwater why TRACE`: what became of a trace, and by what.
 //!
 //! Asks the running instance, then reads what was kept: the outbox in the data directory, then the Parquet objects of the
-//! last hours. Nothing is changed and no lock is taken, so it works beside a running instance and without one.
+//! last hours. If no instance answers, its input log says what waits for the next start. Nothing is changed and no lock is taken, so it works beside a running instance and without one.
 
 mod left;
 mod report;
@@ -16,6 +16,8 @@ use chrono::{TimeDelta, Utc};
 use super::{Failure, instance, parse_duration};
 use crate::config::Config;
 use crate::exporter::parquet::{Store, Target, lookup};
+use crate::log::{Disk, Storage};
+use crate::pipeline::waiting;
 use crate::telemetry::why::Testimony;
 use crate::trace::TraceId;
 use crate::units::HumanDuration;
@@ -27,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Options {
-    /// Its ID: 32 hexadecimal digits.
+    /// Its ID: 32 hexadecimal digits. Zeros that a shorter one begins with may be left away.
     trace: TraceId,
 
     /// Of this tenant only.
@@ -74,11 +76,25 @@ async fn report(options: &Options, config: &Config) -> Report {
         Ok(found) => left.extend(found),
         Err(error) => looked.failures.push(format!("the outbox cannot be read: {error}")),
     }
+    let waits = if asked.is_err() { in_input(options, config, &mut looked).await } else { Vec::new() };
     match in_parquet(options, config, &mut looked).await {
         Ok(found) => left.extend(found),
         Err(error) => looked.failures.push(format!("Parquet cannot be read: {error:#}")),
     }
-    Report::new(options.trace, Instance::new(url, asked), left, looked)
+    Report::new(options.trace, Instance::new(url, asked), waits, left, looked)
+}
+
+/// What a stopped instance has left to be judged.
+async fn in_input(options: &Options, config: &Config, looked: &mut Looked) -> Vec<waiting::Waiting> {
+    looked.input = Some(config.data.path.join("input"));
+    let (data, trace, tenant) = (config.data.path.clone(), options.trace, options.tenant.clone());
+    let disk: Arc<dyn Storage> = Arc::new(Disk);
+    let read =
+        tokio::task::spawn_blocking(move || waiting::find(&disk, &data, trace, tenant.as_deref())).await;
+    read.map_err(anyhow::Error::from).flatten().unwrap_or_else(|error| {
+        looked.failures.push(format!("the input log cannot be read: {error:#}"));
+        Vec::new()
+    })
 }
 
 /// Where this machine reaches a port that listens on every address.

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::left::Left;
+use super::left::{self, Left};
+use crate::pipeline::waiting::Waiting;
 use crate::telemetry::why::{Account, Draw, Operation, State, Testimony, Verdict};
 use crate::trace::TraceId;
 
@@ -43,6 +44,8 @@ impl Instance {
 /// What was read.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Looked {
+    /// None: the instance answered.
+    pub(super) input: Option<PathBuf>,
     pub(super) outbox: PathBuf,
     pub(super) parquet: Option<String>,
     pub(super) objects: usize,
@@ -56,15 +59,26 @@ pub(super) struct Report {
     fate: Fate,
     says: String,
     instance: Instance,
+    /// In the input log of an instance that does not answer.
+    waits: Vec<Waiting>,
     left: Vec<Left>,
     looked: Looked,
 }
 
 impl Report {
-    pub(super) fn new(trace: TraceId, instance: Instance, left: Vec<Left>, looked: Looked) -> Self {
-        let fate = fate(instance.testimony.as_ref(), &left);
+    pub(super) fn new(
+        trace: TraceId,
+        instance: Instance,
+        waits: Vec<Waiting>,
+        left: Vec<Left>,
+        looked: Looked,
+    ) -> Self {
+        let mut fate = fate(instance.testimony.as_ref(), &left);
+        if fate == Fate::Unknown && !waits.is_empty() {
+            fate = Fate::Waiting;
+        }
         let says = says(fate, &instance);
-        Self { trace: trace.to_string(), fate, says, instance, left, looked }
+        Self { trace: trace.to_string(), fate, says, instance, waits, left, looked }
     }
 }
 
@@ -83,7 +97,10 @@ fn fate(testimony: Option<&Testimony>, left: &[Left]) -> Fate {
 fn says(fate: Fate, instance: &Instance) -> String {
     match (fate, &instance.testimony) {
         (Fate::Kept, _) => "kept".to_owned(),
-        (Fate::Waiting, _) => "waiting, not judged yet".to_owned(),
+        (Fate::Waiting, Some(_)) => "waiting, not judged yet".to_owned(),
+        (Fate::Waiting, None) => {
+            "waiting: in the input log, not judged yet; the next start judges it".to_owned()
+        }
         (Fate::Dropped, _) => "dropped".to_owned(),
         (Fate::ByUnits, _) => "judged by units, none of which was kept so far".to_owned(),
         (Fate::Unknown, Some(testimony)) => {
@@ -91,8 +108,7 @@ fn says(fate: Fate, instance: &Instance) -> String {
             format!("not kept; judged more than {window} ago, or never seen")
         }
         (Fate::Unknown, None) => {
-            "not kept, or never seen; without a running instance nobody knows what waits or was dropped"
-                .to_owned()
+            "not kept, or never seen; without a running instance nobody knows what was dropped".to_owned()
         }
     }
 }
@@ -103,6 +119,15 @@ impl Display for Report {
         for account in self.instance.testimony.iter().flat_map(|testimony| &testimony.traces) {
             show(account, f)?;
         }
+        for Waiting { spans, root_seen, came_ms, .. } in &self.waits {
+            let root = if *root_seen { "its root among them" } else { "without a root" };
+            let since = left::time(*came_ms);
+            line(
+                f,
+                "waiting",
+                format_args!("{spans} spans in the input log, {root}, the first since {since}"),
+            )?;
+        }
         for left in &self.left {
             line(f, "left", left)?;
         }
@@ -111,6 +136,9 @@ impl Display for Report {
             Some(error) => {
                 line(f, "asked", format_args!("no running instance at {}: {error}", self.instance.url))?;
             }
+        }
+        if let Some(input) = &self.looked.input {
+            line(f, "read", input.display())?;
         }
         line(f, "read", self.looked.outbox.display())?;
         if let Some(url) = &self.looked.parquet {
@@ -241,7 +269,7 @@ mod tests {
     }
 
     fn report(instance: Instance) -> Report {
-        Report::new(TraceId([1; 16]), instance, Vec::new(), Looked::default())
+        Report::new(TraceId([1; 16]), instance, Vec::new(), Vec::new(), Looked::default())
     }
 
     #[test]

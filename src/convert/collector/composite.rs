@@ -1,6 +1,7 @@
 //! A composite policy: members with parts of one rate.
 
 use super::policy::{Part, joined, part};
+use super::settings::{known_numbers, unknown_keys};
 use crate::config::Mistake;
 use crate::convert::emit;
 use crate::convert::policy::{Budget, Draft, Keep};
@@ -12,6 +13,19 @@ pub(super) fn add(policy: Section<'_>, draft: &mut emit::Draft) -> Result<(), Mi
     let Some(settings) = policy.section("composite")? else {
         return Err(policy.mistake("composite", "expected composite_sub_policy"));
     };
+    for sentence in unknown_keys(policy, "composite")? {
+        draft.note(
+            Kind::LeftOut,
+            line(policy.at),
+            format!("policy {}", policy.needed_text("name")?),
+            sentence,
+        );
+    }
+    if let Some(why) = unknown_rate(settings)? {
+        let what = format!("policy {} (composite)", policy.needed_text("name")?);
+        draft.note(Kind::LeftOut, line(policy.at), what, why);
+        return Ok(());
+    }
     let total = settings.integer("max_total_spans_per_second")?.unwrap_or(0).max(0) as u64;
     let members: Vec<Section<'_>> = settings
         .list("composite_sub_policy")?
@@ -44,6 +58,19 @@ pub(super) fn add(policy: Section<'_>, draft: &mut emit::Draft) -> Result<(), Mi
     Ok(())
 }
 
+/// Why its rates cannot be calculated.
+fn unknown_rate(settings: Section<'_>) -> Result<Option<String>, Mistake> {
+    let rows = settings.list("rate_allocation")?.iter().map(|node| Section::new(settings.source, node));
+    for section in rows.chain([Ok(settings)]) {
+        match known_numbers(section?) {
+            Ok(()) => {}
+            Err(Trouble::Mistake(mistake)) => return Err(mistake),
+            Err(Trouble::Unsayable(why)) => return Ok(Some(why)),
+        }
+    }
+    Ok(None)
+}
+
 /// Spans a second; a member without an allocation gets an equal part.
 fn allocated(settings: Section<'_>, name: &str, total: u64, members: usize) -> Result<u64, Mistake> {
     for node in settings.list("rate_allocation")? {
@@ -53,7 +80,7 @@ fn allocated(settings: Section<'_>, name: &str, total: u64, members: usize) -> R
             let percent = u64::try_from(percent).ok().filter(|percent| *percent <= 100);
             let percent = percent.ok_or_else(|| row.mistake("percent", "expected a percentage"))?;
             if percent > 0 {
-                return Ok(total * percent / 100);
+                return Ok((u128::from(total) * u128::from(percent) / 100) as u64);
             }
         }
     }

@@ -6,6 +6,7 @@
 mod composite;
 mod ottl;
 mod policy;
+mod settings;
 mod surroundings;
 mod variables;
 
@@ -17,6 +18,7 @@ use super::yaml::{Section, line};
 use super::{Kind, Note};
 use crate::config::{Entry, Mistake, Node, Source, foreign};
 use crate::units::HumanDuration;
+use variables::{by_default, has_variable};
 
 const PROCESSOR: &str = "tail_sampling";
 /// Where processors stand: in a Collector's own file, in Helm's values, in the operator's resource.
@@ -117,7 +119,7 @@ fn settings(section: Section<'_>, draft: &mut Draft) -> Result<(), Mistake> {
             "a trace is judged when its wait is over, by all its spans, not batch by batch as they come";
         note(Kind::LeftOut, "sampling_strategy", why);
     }
-    if section.integer("maximum_trace_size_bytes")?.is_some_and(|bytes| bytes > 0) {
+    if section.text("maximum_trace_size_bytes")?.is_some_and(|bytes| bytes != "0") {
         let why = "there is no bound on the bytes of one trace: a giant trace is judged by pieces of 16 MiB";
         note(Kind::LeftOut, "maximum_trace_size_bytes", why);
     }
@@ -142,6 +144,12 @@ fn settings(section: Section<'_>, draft: &mut Draft) -> Result<(), Mistake> {
 
 /// The Collector's one wait is both of ours, unless it also waits from the root on.
 fn waits(section: Section<'_>, draft: &mut Draft) -> Result<(), Mistake> {
+    for key in ["decision_wait", "decision_wait_after_root_received"] {
+        if section.text(key)?.is_some_and(has_variable) {
+            let why = "it stands in the environment: taken for its default, or for not set without one";
+            draft.note(Kind::Differs, line(section.place(key)), key, why);
+        }
+    }
     let wait = duration(section, "decision_wait")?;
     let after_root =
         duration(section, "decision_wait_after_root_received")?.filter(|wait| wait.as_millis() > 0);
@@ -171,12 +179,16 @@ fn waits(section: Section<'_>, draft: &mut Draft) -> Result<(), Mistake> {
     Ok(())
 }
 
+/// Of a wait that stands in the environment, its default.
 fn duration(section: Section<'_>, key: &str) -> Result<Option<HumanDuration>, Mistake> {
     let parse = |text: &str| {
         let text = if text == "0" { "0s" } else { text };
         text.parse().map_err(|error: crate::units::UnitError| section.mistake(key, error.to_string()))
     };
-    section.text(key)?.map(parse).transpose()
+    match section.text(key)? {
+        Some(text) if has_variable(text) => by_default(text).as_deref().map(parse).transpose(),
+        text => text.map(parse).transpose(),
+    }
 }
 
 fn policies(section: Section<'_>, draft: &mut Draft) -> Result<(), Vec<Mistake>> {

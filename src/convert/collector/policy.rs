@@ -1,5 +1,6 @@
 //! The types of `tail_sampling` policies, each as a condition on the trace and what is kept of it.
 
+use super::settings::{Number, known_numbers, number, percentage, unknown_keys};
 use super::variables::variables;
 use super::{composite, ottl};
 use crate::config::{Kind as NodeKind, Mistake, Node};
@@ -97,7 +98,8 @@ pub(super) fn part(policy: Section<'_>, also: &[&str]) -> Result<Part, Trouble> 
         Some(settings) => settings,
         None => Section::new(policy.source, &empty)?,
     };
-    match kind {
+    known_numbers(settings)?;
+    let mut part = match kind {
         "always_sample" => Ok(Part::when(Expr::Const(true))),
         "trace_flags" => Ok(Part::when(Expr::Some(Inner::new("span:sampled = true")))),
         "latency" => latency(settings),
@@ -113,7 +115,9 @@ pub(super) fn part(policy: Section<'_>, also: &[&str]) -> Result<Part, Trouble> 
         "ottl_condition" => ottl_condition(settings),
         "and" => and(settings),
         _ => not(settings),
-    }
+    }?;
+    part.differs.extend(unknown_keys(policy, kind)?);
+    Ok(part)
 }
 
 /// An attribute of a span or of its resource, as the Collector looks for both.
@@ -137,34 +141,33 @@ fn inverted(settings: Section<'_>, when: Expr) -> Result<Part, Trouble> {
 }
 
 fn latency(settings: Section<'_>) -> Result<Part, Trouble> {
-    let lower = settings.integer("threshold_ms")?.unwrap_or(0);
-    let upper = settings.integer("upper_threshold_ms")?.unwrap_or(0);
-    let longer = |ms: i64| Expr::Whole {
-        holds: Inner::new(format!("traceDuration > {}", millis(ms))),
-        fails: Inner::new(format!("traceDuration <= {}", millis(ms))),
-    };
-    if lower < 0 || upper < 0 || (upper > 0 && upper < lower) {
+    let (lower, upper) = (number(settings, "threshold_ms")?, number(settings, "upper_threshold_ms")?);
+    let lower = lower.unwrap_or(Number::Known(0));
+    let upper = upper.filter(|upper| *upper != Number::Known(0));
+    let is_below = |number: &Number, bound: i64| matches!(number, Number::Known(ms) if *ms < bound);
+    let least = if let Number::Known(ms) = lower { ms } else { 0 };
+    if is_below(&lower, 0) || upper.as_ref().is_some_and(|upper| is_below(upper, least.max(0))) {
         return Err(settings
             .mistake("threshold_ms", "expected 0 <= threshold_ms <= upper_threshold_ms")
             .into());
     }
-    let when = if upper > 0 { Expr::And(vec![longer(lower), longer(upper).not()]) } else { longer(lower) };
-    Ok(Part::when(when))
-}
-
-fn millis(ms: i64) -> String {
-    if ms % 1000 == 0 { format!("{}s", ms / 1000) } else { format!("{ms}ms") }
+    let longer = |bound: &Number| Expr::Whole {
+        holds: Inner::new(format!("traceDuration > {}", bound.millis())),
+        fails: Inner::new(format!("traceDuration <= {}", bound.millis())),
+    };
+    let bounds = [longer(&lower)].into_iter().chain(upper.map(|upper| longer(&upper).not()));
+    Ok(Part::when(Expr::And(bounds.collect())))
 }
 
 fn numeric(settings: Section<'_>) -> Result<Part, Trouble> {
     let key = settings.needed_text("key")?;
-    let bounds = [(">=", settings.integer("min_value")?), ("<=", settings.integer("max_value")?)];
+    let bounds = [(">=", number(settings, "min_value")?), ("<=", number(settings, "max_value")?)];
     if bounds.iter().all(|(_, bound)| bound.is_none()) {
         return Err(settings.source.mistake(settings.at, "expected min_value or max_value").into());
     }
     let test = |name: &str| {
-        let bound = |(sign, value): &(&str, Option<i64>)| {
-            value.map(|value| Inner::new(format!("{name} {sign} {value}")))
+        let bound = |(sign, value): &(&str, Option<Number>)| {
+            value.as_ref().map(|value| Inner::new(format!("{name} {sign} {value}")))
         };
         Inner::all(bounds.iter().filter_map(bound).collect())
     };
@@ -249,13 +252,15 @@ fn span_count(settings: Section<'_>) -> Result<Part, Trouble> {
 }
 
 fn probabilistic(settings: Section<'_>) -> Result<Part, Trouble> {
-    let percent = settings.number("sampling_percentage")?.unwrap_or(0.0);
-    if !(0.0..=100.0).contains(&percent) {
-        let message = format!("found {percent}, expected a percentage from 0 to 100");
-        return Err(settings.mistake("sampling_percentage", message).into());
-    }
+    let share = percentage(settings)?;
     let salt = settings.text("hash_salt")?.unwrap_or_default().to_owned();
-    let mut part = Part::keep(Keep::share(Portion { percent }));
+    let is_guessed = share.is_from_environment();
+    let mut part = Part::keep(Keep::share(share));
+    if is_guessed {
+        let why = "sampling_percentage stands in the environment: its place among the other policies was chosen without \
+                   it; if it keeps more than a policy before it that matches the same traces, move it up";
+        part.differs.push(why.to_owned());
+    }
     if !salt.is_empty() {
         let why =
             "hash_salt: there is no salt, so that every instance and every other consistent sampler agrees";
@@ -282,16 +287,23 @@ fn bytes_limit(settings: Section<'_>) -> Result<Part, Trouble> {
 }
 
 fn ottl_condition(settings: Section<'_>) -> Result<Part, Trouble> {
-    let mut tests = Vec::new();
-    let mut differs = Vec::new();
+    let (mut tests, mut differs, mut unsaid) = (Vec::new(), Vec::new(), Vec::new());
     for (key, context) in [("span", ottl::Context::Span), ("spanevent", ottl::Context::Event)] {
         for text in settings.texts(key)? {
-            let (inner, remarks) = ottl::condition(&variables(text), context)
-                .map_err(|why| Trouble::Unsayable(format!("`{text}`: {why}")))?;
-            tests.push(inner);
-            differs.extend(remarks);
+            match ottl::condition(&variables(text), context) {
+                Ok((inner, remarks)) => {
+                    tests.push(inner);
+                    differs.extend(remarks);
+                }
+                Err(why) => unsaid.push(format!("`{text}`: {why}")),
+            }
         }
     }
+    if tests.is_empty() && !unsaid.is_empty() {
+        return unsayable(unsaid.join("; "));
+    }
+    // One of them is enough, so the others say what they can.
+    differs.extend(unsaid.into_iter().map(|why| format!("left out, one of its conditions: {why}")));
     if tests.is_empty() {
         return Err(settings
             .source
@@ -328,6 +340,13 @@ pub(super) fn joined(parts: Vec<Part>) -> Result<Part, Trouble> {
         all.differs.extend(part.differs);
         if let Some(salt) = part.salt {
             match chosen.iter_mut().find(|(known, _)| *known == salt) {
+                Some((_, share)) if share.is_from_environment() || part.keep.share.is_from_environment() => {
+                    if *share != part.keep.share {
+                        return unsayable(
+                            "the smaller of two shares, of which one stands in the environment",
+                        );
+                    }
+                }
                 Some((_, share)) if share.percent <= part.keep.share.percent => {}
                 Some((_, share)) => *share = part.keep.share,
                 None => chosen.push((salt, part.keep.share)),
@@ -342,7 +361,12 @@ pub(super) fn joined(parts: Vec<Part>) -> Result<Part, Trouble> {
             (one, other) => one.or(other),
         };
     }
-    all.keep.share = chosen.iter().fold(Portion::EVERYTHING, |share, (_, next)| share.times(next));
+    for (_, share) in &chosen {
+        let Some(product) = all.keep.share.times(share) else {
+            return unsayable("a share of a share that stands in the environment");
+        };
+        all.keep.share = product;
+    }
     all.when = Expr::And(conditions);
     Ok(all)
 }
@@ -361,6 +385,7 @@ fn drop_of(policy: Section<'_>) -> Result<Part, Trouble> {
     };
     let parts = members(settings, "drop_sub_policy")?;
     let parts: Vec<Part> = parts.into_iter().map(|member| part(member, &[])).collect::<Result<_, _>>()?;
-    let (when, differs) = joined(parts)?.condition("drop")?;
+    let (when, mut differs) = joined(parts)?.condition("drop")?;
+    differs.extend(unknown_keys(policy, "drop")?);
     Ok(Part { differs, ..Part::when(when) })
 }

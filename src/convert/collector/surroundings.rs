@@ -1,6 +1,6 @@
 //! What stands around the processor in a whole Collector configuration: where its spans come from and go to.
 
-use super::variables::variables;
+use super::variables::{has_variable, variables};
 use crate::config::{Mistake, Node, Source};
 use crate::convert::Kind;
 use crate::convert::emit::{Draft, scalar};
@@ -97,6 +97,11 @@ impl<'a> Surroundings<'a, '_> {
     fn receiver(&mut self, section: Option<Section<'a>>) -> Result<(), Mistake> {
         let protocols = section.map(|section| section.section("protocols")).transpose()?.flatten();
         let Some(protocols) = protocols else { return Ok(()) };
+        if ["grpc", "http"].iter().all(|key| protocols.place(key) == protocols.at) {
+            let why = "neither grpc nor http stands in it; the defaults stay";
+            self.draft.note(Kind::LeftOut, line(protocols.at), "protocols", why);
+            return Ok(());
+        }
         let mut text = String::from("\nreceivers:\n  otlp:\n");
         for (key, port) in [("grpc", 4317), ("http", 4318)] {
             if protocols.place(key) == protocols.at {
@@ -107,6 +112,12 @@ impl<'a> Surroundings<'a, '_> {
             let endpoint = settings.map(|settings| settings.text("endpoint")).transpose()?.flatten();
             let listen = endpoint.map_or_else(|| format!("localhost:{port}"), variables);
             let listen = if listen.starts_with(':') { format!("0.0.0.0{listen}") } else { listen };
+            if !has_variable(&listen) && !is_address(&listen) {
+                let why = format!("\"{listen}\" is no host and port; the default stays");
+                self.draft.note(Kind::LeftOut, line(protocols.place(key)), key, why);
+                text.push_str(&format!("    {key}: {{}}\n"));
+                continue;
+            }
             text.push_str(&format!(
                 "    {key}: {{ listen: \"{}\" }}\n",
                 listen.replace("localhost", "127.0.0.1")
@@ -139,30 +150,17 @@ impl<'a> Surroundings<'a, '_> {
             false if insecure => "http://",
             false => "https://",
         };
+        let url = format!("{scheme}{}", variables(endpoint));
+        if !is_url(&url) {
+            let why = format!("its endpoint \"{endpoint}\" is no http or https URL");
+            self.draft.note(Kind::LeftOut, at, format!("exporter {id}"), why);
+            return Ok(());
+        }
         let name = id.replace('/', "-");
         let mut text = format!("    # line {at}: exporter {id}\n    - name: {}\n", scalar(&name));
-        text.push_str(&format!(
-            "      endpoint: \"{scheme}{}\"\n      protocol: {protocol}\n",
-            variables(endpoint)
-        ));
-        if let Some(headers) = section.section("headers")? {
-            let pair = |key: &str| -> Result<String, Mistake> {
-                let value = variables(headers.text(key)?.unwrap_or_default());
-                Ok(format!("{}: '{}'", scalar(key), value.replace('\'', "''")))
-            };
-            let pairs: Vec<String> =
-                headers.entries().iter().map(|entry| pair(&entry.key)).collect::<Result<_, _>>()?;
-            text.push_str(&format!("      headers: {{ {} }}\n", pairs.join(", ")));
-        }
-        if let Some(tls) = tls {
-            let file =
-                |key: &str| tls.text(key).ok().flatten().map(|file| format!("{key}: '{}'", variables(file)));
-            let files: Vec<String> =
-                ["ca_file", "cert_file", "key_file"].into_iter().filter_map(file).collect();
-            if !files.is_empty() {
-                text.push_str(&format!("      tls: {{ {} }}\n", files.join(", ")));
-            }
-        }
+        text.push_str(&format!("      endpoint: \"{url}\"\n      protocol: {protocol}\n"));
+        text.push_str(&headers(section)?);
+        text.push_str(&tls.map(certificates).unwrap_or_default());
         if let Some(compression) = section.text("compression")?.filter(|name| ["gzip", "zstd"].contains(name))
         {
             text.push_str(&format!("      compression: {compression}\n"));
@@ -184,6 +182,40 @@ impl<'a> Surroundings<'a, '_> {
         self.exporters.push(text);
         Ok(())
     }
+}
+
+fn headers(section: Section<'_>) -> Result<String, Mistake> {
+    let Some(headers) = section.section("headers")? else { return Ok(String::new()) };
+    let pair = |key: &str| -> Result<String, Mistake> {
+        let value = variables(headers.text(key)?.unwrap_or_default());
+        Ok(format!("{}: '{}'", scalar(key), value.replace('\'', "''")))
+    };
+    let is_name = |key: &&str| key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    let names = headers.entries().iter().map(|entry| entry.key.as_str()).filter(is_name);
+    let pairs: Vec<String> = names.map(pair).collect::<Result<_, _>>()?;
+    Ok(format!("      headers: {{ {} }}\n", pairs.join(", ")))
+}
+
+fn certificates(tls: Section<'_>) -> String {
+    let file = |key: &str| {
+        let file = variables(tls.text(key).ok().flatten()?).replace('\'', "''");
+        Some(format!("{key}: '{file}'"))
+    };
+    let files: Vec<String> = ["ca_file", "cert_file", "key_file"].into_iter().filter_map(file).collect();
+    if files.is_empty() { String::new() } else { format!("      tls: {{ {} }}\n", files.join(", ")) }
+}
+
+/// What an exporter of ours can be pointed at, as far as is known without the environment.
+fn is_url(text: &str) -> bool {
+    let is_plain = !text.contains(['"', '\\']) && !text.contains(char::is_control);
+    let reaches = |url: url::Url| matches!(url.scheme(), "http" | "https") && url.has_host();
+    is_plain && (has_variable(text) || url::Url::parse(text).is_ok_and(reaches))
+}
+
+fn is_address(listen: &str) -> bool {
+    let is_plain = |host: &str| !host.is_empty() && !host.contains(['"', '\\', ' ']);
+    let port = listen.rsplit_once(':').filter(|(host, _)| is_plain(host)).map(|(_, port)| port);
+    port.is_some_and(|port| port.parse::<u16>().is_ok())
 }
 
 fn write_exporters(exporters: &[String], draft: &mut Draft) {

@@ -28,6 +28,20 @@ pub(super) fn variables(value: &str) -> String {
     ours
 }
 
+/// Whether a value is what the environment says, in whole or in part.
+pub(super) fn has_variable(value: &str) -> bool {
+    value.contains("${")
+}
+
+/// What a value is taken for where the environment says nothing: its defaults.
+pub(super) fn by_default(value: &str) -> Option<String> {
+    let (before, rest) = value.split_once("${")?;
+    let (inside, after) = rest.split_once('}')?;
+    let (_, default) = inside.split_once(":-")?;
+    let filled = format!("{before}{default}{after}");
+    if has_variable(&filled) { by_default(&filled) } else { Some(filled) }
+}
+
 fn is_variable(inside: &str) -> bool {
     let name = inside.split(":-").next().unwrap_or_default();
     name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
@@ -51,6 +65,20 @@ mod tests {
         ];
         for (theirs, ours) in table {
             assert_eq!(variables(theirs), ours, "{theirs}");
+        }
+    }
+
+    #[test]
+    fn a_value_with_defaults_is_taken_for_them() {
+        let table = [
+            ("${env:A:-10}s", Some("10s")),
+            ("${A:-1}${env:B:-2}", Some("12")),
+            ("${env:A}", None),
+            ("5", None),
+            ("${A:-1", None),
+        ];
+        for (value, taken) in table {
+            assert_eq!(by_default(value).as_deref(), taken, "{value}");
         }
     }
 }

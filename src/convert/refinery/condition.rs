@@ -1,13 +1,17 @@
 //! Conditions of a rule. Refinery sees a span as Honeycomb does: attributes of span, resource and scope in one flat
 //! map, beside fields such as `duration_ms` that OTLP says otherwise.
 
+use regex::Regex;
+
 use super::literal;
 use crate::config::{Kind as NodeKind, Node};
 use crate::convert::expr::{Expr, Order};
 use crate::convert::traceql::{self, Inner, Scope, attribute};
-use crate::convert::yaml::{Section, is_quoted, items, scalar};
+use crate::convert::yaml::{Section, is_quoted, items, scalar, truth};
 use crate::convert::{Trouble, unsayable};
 
+const NUMBER_TEXTS: &str =
+    "an operator on texts: what was sent as a number is no text here, so it has nothing that is looked for";
 const TEXT_NUMBERS: &str = "an order of numbers: numbers that were sent as text are not compared";
 const FIRST_OF: &str = "Fields: Refinery takes the first that a span has; here any of them may match";
 const NEGATED_TRACE: &str =
@@ -43,12 +47,15 @@ fn one(condition: Section<'_>, same_span: bool, differs: &mut Vec<String>) -> Re
     let operator = condition.needed_text("Operator")?;
     if operator == "has-root-span" {
         let root = Expr::Some(Inner::new("parent = nil"));
-        return Ok(if condition.text("Value")? == Some("false") { root.not() } else { root });
+        // What is not true is false there, nothing included.
+        let wanted = condition.text("Value")?.is_some_and(|text| text == "1" || truth(text) == Some(true));
+        return Ok(if wanted { root } else { root.not() });
     }
     let fields = match condition.text("Field")? {
         Some(field) => vec![field],
         None => condition.texts("Fields")?,
     };
+    differs.extend(condition.unknown(&["Field", "Fields", "Operator", "Value", "Datatype"]));
     let test = Test { condition, operator };
     let negative = matches!(operator, "!=" | "does-not-contain" | "not-exists" | "not-in");
     if negative && !same_span && !fields.iter().all(|field| field.starts_with("root.")) {
@@ -262,12 +269,16 @@ impl Test<'_> {
 
     /// Honeycomb's `error` is true of spans whose status is error, and absent of others.
     fn error(&self) -> Result<Inner, Trouble> {
-        let failed = match (self.operator, self.condition.text("Value")?) {
-            ("exists", _) | ("=", Some("true" | "1")) => true,
-            ("not-exists", _) | ("!=", Some("true" | "1")) => false,
-            ("=", Some(value)) if value == "false" || value == "0" => {
-                return Ok(Inner::new(".error = false"));
-            }
+        let value = self.condition.text("Value")?;
+        let wanted = value.and_then(|text| truth(text).or((text == "1").then_some(true)));
+        let absent_counts = self.condition.text("Datatype")? == Some("string");
+        let failed = match (self.operator, wanted) {
+            ("exists", _) | ("=", Some(true)) => true,
+            ("not-exists", _) => false,
+            ("!=", Some(true)) if absent_counts => false,
+            // There but not true; what is absent is not unequal.
+            ("!=", Some(true)) | ("=", Some(false)) => return Ok(Inner::new(".error = false")),
+            ("!=", Some(false)) => true,
             (operator, _) => return unsayable(format!("{operator} of error, which is true or absent")),
         };
         let test = Inner::any(vec![Inner::new("status = error"), Inner::new(".error = true")]);
@@ -323,7 +334,8 @@ impl Test<'_> {
     }
 
     fn listed(&self, name: &str) -> Result<Inner, Trouble> {
-        let datatype = self.condition.text("Datatype")?.unwrap_or_default();
+        // Without a type Refinery compares what both look like as texts.
+        let datatype = self.condition.text("Datatype")?.unwrap_or("string");
         let mut tests = Vec::new();
         for node in self.values()? {
             tests.push(equal(name, scalar(self.condition.source, node)?, datatype));
@@ -334,13 +346,22 @@ impl Test<'_> {
     /// An attribute, which may be of any type, or absent.
     fn attribute(&self, name: &str, differs: &mut Vec<String>) -> Result<Inner, Trouble> {
         if !matches!(self.operator, "=" | "!=" | "<" | "<=" | ">" | ">=") {
+            if self.finds_numbers() {
+                differs.push(NUMBER_TEXTS.to_owned());
+            }
             return self.text(name, false);
         }
         let order = self.order()?;
         let Some(node) = self.condition.get("Value") else {
             return Err(self.condition.mistake("Value", "expected a value").into());
         };
-        let value = scalar(self.condition.source, node)?;
+        let written = scalar(self.condition.source, node)?;
+        let is_plain = !is_quoted(self.condition.source, node);
+        let value = match truth(written).filter(|_| is_plain && written.len() > 3) {
+            Some(true) => "true",
+            Some(false) => "false",
+            None => written,
+        };
         let datatype = match self.condition.text("Datatype")?.unwrap_or_default() {
             "" if is_quoted(self.condition.source, node) => "",
             "" if value == "true" || value == "false" => "bool",
@@ -369,24 +390,35 @@ impl Test<'_> {
         }
     }
 
+    /// Whether the operator, which sees everything as text, would find something in a number.
+    fn finds_numbers(&self) -> bool {
+        let Ok(Some(value)) = self.condition.text("Value") else { return false };
+        let pattern = Regex::new(value);
+        let found = |number: &&str| match self.operator {
+            "starts-with" => number.starts_with(value),
+            "contains" | "does-not-contain" => number.contains(value),
+            "matches" => pattern.as_ref().is_ok_and(|pattern| pattern.is_match(number)),
+            _ => false,
+        };
+        ["0", "1", "42", "200", "404", "503", "1000", "-1", "2.5"].iter().any(found)
+    }
+
     fn number_text(&self, value: &str) -> Result<String, Trouble> {
-        if value.parse::<f64>().is_ok_and(f64::is_finite) {
-            return Ok(value.to_owned());
-        }
-        Err(self.condition.mistake("Value", format!("found \"{value}\", expected a number")).into())
+        let refusal = || self.condition.mistake("Value", format!("found \"{value}\", expected a number"));
+        Ok(traceql::number(value).ok_or_else(refusal)?)
     }
 }
 
 /// Equality across the types that Refinery converts into each other.
 fn equal(name: &str, value: &str, datatype: &str) -> Inner {
-    let is_number = value.parse::<f64>().is_ok_and(f64::is_finite);
+    let number = traceql::number(value);
     let is_bool = value == "true" || value == "false";
     let mut tests = Vec::new();
     let text = traceql::text(&literal(value));
     match datatype {
         "bool" => tests.extend([value.to_owned()].into_iter().filter(|_| is_bool).chain([text])),
-        "number" => tests.push(value.to_owned()),
-        _ if is_number && !datatype.is_empty() => tests.extend([value.to_owned(), text]),
+        "number" => tests.extend(number.or(Some(text))),
+        _ if number.is_some() && !datatype.is_empty() => tests.extend(number.into_iter().chain([text])),
         "string" if is_bool => tests.extend([value.to_owned(), text]),
         _ => tests.push(text),
     }

@@ -11,7 +11,7 @@ use serde_saphyr::Location;
 
 use super::emit::{Draft, Setting};
 use super::expr::Expr;
-use super::policy::{self, Keep, Portion, note_unreachable};
+use super::policy::{self, Portion, note_unreachable};
 use super::traceql::{self, Inner, Scope};
 use super::yaml::{Section, line};
 use super::{Kind, Trouble};
@@ -24,12 +24,18 @@ const ENVIRONMENT: [&str; 2] = ["deployment.environment.name", "deployment.envir
 
 pub(super) fn draft(source: Source<'_>, only: Option<&str>) -> Result<Draft, Vec<Mistake>> {
     let one = |mistake| vec![mistake];
+    if let Some(line) = first_format(source.text) {
+        let message = "this is how Refinery 1 wrote its rules; `refinery convert rules` of a later release makes the file \
+                       that can be read here";
+        return Err(one(source.mistake_at(line, 1, 1, message)));
+    }
     let document = foreign(source).map_err(one)?;
     let root = Section::new(source, &document).map_err(one)?;
     let Some(samplers) = root.section("Samplers").map_err(one)? else {
         return Err(vec![source.mistake(document.at, "found no Samplers, expected Refinery's rules file")]);
     };
     let mut draft = Draft::default();
+    others(root, &mut draft).map_err(one)?;
     waits(root, &mut draft).map_err(one)?;
     let environments = environments(samplers, only).map_err(one)?;
     let several = environments.len() > 1;
@@ -49,6 +55,30 @@ pub(super) fn draft(source: Source<'_>, only: Option<&str>) -> Result<Draft, Vec
     }
     note_unreachable(&mut draft.policies);
     Ok(draft)
+}
+
+/// The line that only the rules of Refinery 1 have, as TOML or YAML: a sampler by name, not as a section.
+fn first_format(text: &str) -> Option<usize> {
+    let names_sampler = |line: &str| {
+        let line = line.trim_start();
+        line.strip_prefix("Sampler").is_some_and(|rest| {
+            let value = rest.trim_start().strip_prefix(['=', ':']);
+            value.is_some_and(|value| value.trim().trim_matches(['"', '\'']).ends_with("Sampler"))
+        })
+    };
+    text.lines().position(names_sampler).map(|line| line + 1)
+}
+
+/// Names what stands beside the samplers and has no counterpart.
+fn others(root: Section<'_>, draft: &mut Draft) -> Result<(), Mistake> {
+    let why = "of Refinery's own configuration; only its waits have a counterpart here";
+    let known = ["RulesVersion", "Samplers", "Traces", "TraceTimeout", "SendDelay"];
+    let traces = root.section("Traces")?;
+    let of_traces = traces.iter().flat_map(|traces| traces.others(&["TraceTimeout", "SendDelay"]));
+    for entry in root.others(&known).chain(of_traces) {
+        draft.note(Kind::LeftOut, line(entry.key_at), entry.key.as_str(), why);
+    }
+    Ok(())
 }
 
 /// The environments to convert, the default one last.
@@ -103,6 +133,10 @@ fn environment(
     let Some(sampler) = section.entries().first() else {
         return Err(samplers.source.mistake(entry.key_at, "expected a sampler"));
     };
+    for unused in &section.entries()[1..] {
+        let why = "a second sampler for the same environment, of which one is asked";
+        draft.note(Kind::LeftOut, line(unused.key_at), unused.key.as_str(), why);
+    }
     if scope.name.is_some() {
         let why = "Refinery knows the environment by the sender's key; here by the resource attribute \
                    deployment.environment.name (or deployment.environment)";
@@ -141,7 +175,7 @@ fn add(scope: Environment<'_>, rule: Rule, kept: sampler::Kept, draft: &mut Draf
         drops,
         keep: kept.keep,
         differs: kept.differs,
-        comments: Vec::new(),
+        comments: kept.comments,
     });
 }
 
@@ -154,6 +188,9 @@ fn rules(
     if sampler.boolean("CheckNestedFields")? {
         let why = "attributes that hold JSON are texts here; match them with a regular expression";
         draft.note(Kind::LeftOut, line(sampler.place("CheckNestedFields")), "CheckNestedFields", why);
+    }
+    for sentence in sampler.unknown(&["Rules", "CheckNestedFields"]) {
+        draft.note(Kind::LeftOut, line(at), "RulesBasedSampler", sentence);
     }
     let mut matched_all = false;
     for (number, node) in sampler.list("Rules")?.iter().enumerate() {
@@ -168,7 +205,7 @@ fn rules(
             origin: "what no rule matches is kept, as Refinery has it".to_owned(),
             when: Expr::Const(true),
         };
-        add(scope, rest, sampler::Kept { keep: Keep::everything(), differs: Vec::new() }, draft);
+        add(scope, rest, sampler::Kept::share(Portion::EVERYTHING), draft);
     }
     Ok(())
 }
@@ -182,8 +219,15 @@ fn rule(rule: Section<'_>, number: usize, scope: Environment<'_>, draft: &mut Dr
             None => return Err(rule.mistake("Sampler", "expected a sampler")),
         },
         None if rule.boolean("Drop")? => sampler::Kept::share(Portion::NOTHING),
-        None => sampler::Kept::share(Portion::one_in(rule.integer("SampleRate")?.unwrap_or(1))),
+        None => match rule.integer("SampleRate")?.unwrap_or(0) {
+            ..=0 => sampler::Kept {
+                comments: vec!["no SampleRate of 1 or more: Refinery keeps nothing of it".to_owned()],
+                ..sampler::Kept::share(Portion::NOTHING)
+            },
+            rate => sampler::Kept::share(Portion::one_in(rate)),
+        },
     };
+    kept.differs.extend(rule.unknown(&["Name", "SampleRate", "Drop", "Scope", "Conditions", "Sampler"]));
     let same_span = match rule.text("Scope")? {
         None | Some("trace" | "") => false,
         Some("span") => true,

@@ -16,17 +16,46 @@ use crate::units::HumanDuration;
 pub(super) struct Kept {
     pub(super) keep: Keep,
     pub(super) differs: Vec<String>,
+    pub(super) comments: Vec<String>,
 }
+
+/// Each sampler's settings; what a rate is measured over needs no setting here.
+const MEASURED: [&str; 10] = [
+    "ClearFrequency",
+    "AdjustmentInterval",
+    "Weight",
+    "AgeOutValue",
+    "BurstMultiple",
+    "BurstDetectionDelay",
+    "InitialSampleRate",
+    "UpdateFrequency",
+    "LookbackFrequency",
+    "MaxKeys",
+];
+const SETTINGS: [&str; 6] =
+    ["SampleRate", "GoalSampleRate", "GoalThroughputPerSec", "UseClusterSize", "FieldList", "UseTraceLength"];
 
 impl Kept {
     pub(super) fn share(share: Portion) -> Self {
-        Self { keep: Keep::share(share), differs: Vec::new() }
+        Self { keep: Keep::share(share), differs: Vec::new(), comments: Vec::new() }
     }
 }
 
 /// Reads a sampler that is no list of rules.
 pub(super) fn keep(source: Source<'_>, sampler: &Entry) -> Result<Kept, Mistake> {
     let settings = Section::new(source, &sampler.value)?;
+    let mut kept = of_type(source, sampler, settings)?;
+    let known: Vec<&str> = SETTINGS.into_iter().chain(MEASURED).collect();
+    kept.differs.extend(settings.unknown(&known));
+    let measured: Vec<&str> = MEASURED.into_iter().filter(|key| settings.get(key).is_some()).collect();
+    if !measured.is_empty() {
+        kept.comments
+            .push(format!("not needed: {}; rates are those of the last minute", measured.join(", ")));
+    }
+    Ok(kept)
+}
+
+fn of_type(source: Source<'_>, sampler: &Entry, settings: Section<'_>) -> Result<Kept, Mistake> {
     match sampler.key.as_str() {
         "DeterministicSampler" => {
             Ok(Kept::share(Portion::one_in(settings.integer("SampleRate")?.unwrap_or(1))))
@@ -67,31 +96,40 @@ fn dynamic(settings: Section<'_>, rate: &str, interval: &str, default_secs: u64)
                 .to_owned(),
         );
     }
-    Ok(Kept { keep, differs })
+    Ok(Kept { keep, differs, comments: Vec::new() })
 }
 
 fn per_minute(every: Duration) -> u64 {
     (60.0 / every.as_secs_f64().max(0.1)).round().max(1.0) as u64
 }
 
+/// Of the example beside a budget of all.
+const KEYS_ASSUMED: u64 = 10;
+
 /// So many events a second, shared among the keys.
 fn throughput(settings: Section<'_>) -> Result<Kept, Mistake> {
     let goal = settings.integer("GoalThroughputPerSec")?.unwrap_or(100);
     let goal =
         u64::try_from(goal).map_err(|_| settings.mistake("GoalThroughputPerSec", "expected a rate"))?;
-    let mut differs = Vec::new();
-    if !settings.texts("FieldList")?.is_empty() {
+    let (per, mut differs) = fields(settings)?;
+    let mut comments = Vec::new();
+    if !per.is_empty() {
         differs.push(
             "Refinery divides the goal among the keys of FieldList, so that rare ones are kept more often; here all \
-             traces of the policy share one budget. To bound each key by itself: at_most with per"
+             traces of the policy share one budget, which the goal bounds however many keys there are"
                 .to_owned(),
         );
+        let each = Keep { per, ..Keep::budget(Budget::Spans((goal / KEYS_ASSUMED).max(1))) };
+        comments.push(format!(
+            "closer where there are about {KEYS_ASSUMED} keys: a budget for each, of the goal divided by their number, as in \
+             keep: {each}"
+        ));
     }
     if settings.boolean("UseClusterSize")? {
         differs
             .push("UseClusterSize: the goal is that of one instance; divide it by their number".to_owned());
     }
-    Ok(Kept { keep: Keep::budget(Budget::Spans(goal)), differs })
+    Ok(Kept { keep: Keep::budget(Budget::Spans(goal)), differs, comments })
 }
 
 fn fields(settings: Section<'_>) -> Result<(Vec<String>, Vec<String>), Mistake> {

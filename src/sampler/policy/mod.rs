@@ -267,8 +267,16 @@ impl Policy {
         !known(&self.matches, false)
             && !known(&self.unless, true)
             && self.is_slow(asked.unit, slow)
-            && self.matches.as_ref().is_none_or(|condition| condition.holds(asked, folds))
+            && self.matches.as_ref().is_none_or(|condition| match self.asks_only_match() {
+                true => condition.holds_now(asked, folds),
+                false => condition.holds(asked, folds),
+            })
             && !self.unless.as_ref().is_some_and(|condition| condition.holds(asked, folds))
+    }
+
+    /// So its condition was false whenever a later policy has dropped the unit.
+    fn asks_only_match(&self) -> bool {
+        self.unless.is_none() && self.slower_than.is_none()
     }
 
     fn is_slow(&self, unit: &Unit<'_>, slow: &Slow) -> bool {

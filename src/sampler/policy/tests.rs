@@ -1,5 +1,6 @@
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
 use opentelemetry_proto::tonic::trace::v1::Status;
+use prost::Message;
 
 use super::*;
 use crate::sampler::PolicyConfig;
@@ -75,6 +76,61 @@ fn the_policy_that_dropped_a_unit_gives_the_same_answer_again() {
     assert_eq!((fine.policy, fine.kept), (PolicyId(1), false));
     let failed = Trace::of([span(1, "op"), failing(2)]).judge(&policies, &slow, again);
     assert_eq!((failed.policy, failed.kept), (PolicyId(0), true));
+}
+
+/// Spans of which the last is new; says how many were read.
+#[derive(Debug)]
+struct Counted<'a>(Vec<crate::sampler::UnitSpan<'a>>, std::cell::Cell<usize>);
+
+impl Counted<'_> {
+    fn shown(&self, from: usize) -> crate::sampler::ReadSpans<'_> {
+        self.1.set(self.1.get() + self.0.len() - from);
+        crate::sampler::ReadSpans { spans: self.0[from..].to_vec(), complete: true }
+    }
+}
+
+impl crate::sampler::Spans for Counted<'_> {
+    fn read(&self) -> crate::sampler::ReadSpans<'_> {
+        self.shown(0)
+    }
+
+    fn read_new(&self) -> Option<crate::sampler::ReadSpans<'_>> {
+        Some(self.shown(self.0.len() - 1))
+    }
+}
+
+#[test]
+fn of_a_dropped_unit_only_new_spans_are_read_where_they_alone_can_change_the_answer() {
+    let gold = |mut span: opentelemetry_proto::tonic::trace::v1::Span| {
+        span.attributes = vec![attribute("tier", text("gold"))];
+        span
+    };
+    let trace = |last| Trace::of((1..10).map(|number| span(number, "op")).chain([last]));
+    let asked = |policy: &str, trace: &Trace| {
+        let policies =
+            policies(&format!("[{{ name: a, {policy}, keep: 100% }}, {{ name: rest, keep: 0% }}]"));
+        trace.with_unit(&policies, Some(PolicyId(1)), |unit| {
+            let body = trace.request.encode_to_vec();
+            let spans = Counted(crate::sampler::testing::unit_spans(&body), std::cell::Cell::default());
+            let kept = policies.judge(&Unit { spans: &spans, ..unit }, &Slow::new(&[])).kept;
+            (kept, spans.1.get())
+        })
+    };
+    let (news, none) = (trace(gold(span(10, "op"))), trace(span(10, "op")));
+    for policy in ["match: '{ span.tier = `gold` }'", "match: '{ name = `op` && .tier = `gold` || .x }'"] {
+        assert_eq!(asked(policy, &news), (true, 1), "{policy}");
+        assert_eq!(asked(policy, &none), (false, 1), "{policy}");
+    }
+    for policy in [
+        "match: '{ span.tier = `gold` } && { name = `op` && kind != client && .x = nil }'",
+        "match: '{ span.tier = `gold` }', unless: '{ name = `absent` }'",
+        "match: '{ span.tier = `gold` } | count() = 1'",
+        "match: '{ traceDuration < 1h && span.tier = `gold` }'",
+    ] {
+        assert_eq!(asked(policy, &news), (true, 10), "{policy}");
+        assert!(!asked(policy, &none).0, "{policy}");
+    }
+    assert_eq!(asked("match: '{ status = error }'", &none), (false, 0));
 }
 
 #[test]

@@ -73,6 +73,12 @@ impl Condition {
     pub(crate) fn holds(&self, asked: &Asked<'_>, folds: &Folds) -> bool {
         self.plan.holds(asked, folds)
     }
+
+    /// The same of a unit for which it was false before these spans came: what any one span makes true, only they can.
+    pub(crate) fn holds_now(&self, asked: &Asked<'_>, folds: &Folds) -> bool {
+        let new = if self.plan.is_of_any_span() { asked.new_alone() } else { None };
+        self.plan.holds(new.unwrap_or(asked), folds)
+    }
 }
 
 /// The one stage that all depends on, if there is one: groups change nothing about whether there are spans, and what
@@ -179,6 +185,16 @@ impl Plan {
                 Err(scan) => Self::Spans { unit, bit: None, span: Predicate::And([scan, bytes].into()) },
             },
             (None, None) => Self::Unit(unit.unwrap_or(Predicate::Const(true))),
+        }
+    }
+
+    /// True if and only if it is true of one span, whatever there is beside it.
+    fn is_of_any_span(&self) -> bool {
+        match self {
+            Self::Bit { .. } => true,
+            Self::Spans { unit: None, span, .. } => span.reach() < Reach::Relatives && !span.mentions_unit(),
+            Self::Any(plans) => plans.iter().all(Self::is_of_any_span),
+            Self::Unit(_) | Self::Spans { .. } | Self::All(_) | Self::Whole { .. } => false,
         }
     }
 

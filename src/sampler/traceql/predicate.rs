@@ -93,6 +93,11 @@ impl Predicate {
         reach
     }
 
+    /// Whether it asks about the unit, perhaps beside its spans, as in `name = rootName`.
+    pub(super) fn mentions_unit(&self) -> bool {
+        !self.all_fields(|field| field.reach() > Reach::Unit)
+    }
+
     /// Whether what a scan finds in one span decides it.
     pub(super) fn is_of_scan(&self) -> bool {
         match self {

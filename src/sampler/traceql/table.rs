@@ -4,24 +4,33 @@ use std::cell::OnceCell;
 use std::collections::HashSet;
 
 use super::structure::Family;
-use crate::sampler::unit::{Unit, UnitSpan};
+use crate::sampler::unit::{ReadSpans, Unit, UnitSpan};
 
 /// A unit that policies are asked about, and what was read of it so far.
 pub(crate) struct Asked<'u> {
     pub(crate) unit: &'u Unit<'u>,
     table: OnceCell<SpanTable<'u>>,
+    new: OnceCell<Option<Box<Self>>>,
 }
 
 impl<'u> Asked<'u> {
     pub(crate) fn new(unit: &'u Unit<'u>) -> Self {
-        Self { unit, table: OnceCell::new() }
+        Self { unit, table: OnceCell::new(), new: OnceCell::new() }
+    }
+
+    /// The same unit, of which only the spans are read that came since these policies dropped it. None: it is not judged
+    /// again, or not by them.
+    pub(crate) fn new_alone(&self) -> Option<&Self> {
+        self.unit.dropped_by?;
+        let read = || {
+            let table = SpanTable::of(self.unit.spans.read_new()?);
+            Some(Box::new(Self { table: OnceCell::from(table), ..Self::new(self.unit) }))
+        };
+        self.new.get_or_init(read).as_deref()
     }
 
     pub(crate) fn table(&self) -> &SpanTable<'u> {
-        self.table.get_or_init(|| {
-            let read = self.unit.spans.read();
-            SpanTable { spans: read.spans, complete: read.complete, ..SpanTable::default() }
-        })
+        self.table.get_or_init(|| SpanTable::of(self.unit.spans.read()))
     }
 }
 
@@ -36,6 +45,10 @@ pub(crate) struct SpanTable<'u> {
 }
 
 impl<'u> SpanTable<'u> {
+    fn of(read: ReadSpans<'u>) -> Self {
+        Self { spans: read.spans, complete: read.complete, ..Self::default() }
+    }
+
     /// One span, whose relatives are not asked for.
     pub(crate) fn of_one(span: UnitSpan<'u>) -> Self {
         Self { spans: vec![span], complete: true, ..Self::default() }

@@ -1,6 +1,6 @@
 //! Kept traces as examples: the latest for each bucket of a series, and for its errors.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::buckets;
 use crate::trace::TraceId;
@@ -30,6 +30,11 @@ impl Exemplars {
         if failed {
             self.of_errors.insert(series, exemplar);
         }
+    }
+
+    pub(super) fn forget(&mut self, gone: &HashSet<u32>) {
+        self.by_bucket.retain(|(series, _), _| !gone.contains(series));
+        self.of_errors.retain(|series, _| !gone.contains(series));
     }
 
     pub(super) fn of_bucket(&self, series: u32, bucket: usize) -> Option<&Exemplar> {

@@ -5,7 +5,8 @@
 //! again counts again. A span without a start or an end has no duration: it counts as a call alone.
 //!
 //! Bounded: the first `max_series` combinations have series of their own, the others share one for each kind under the name
-//! [`OTHER`]. Memory is about 200 bytes a series for each of up to [`STRIPES_MAX`] threads, and its names.
+//! [`OTHER`]. When there is no room for another, those that were not counted for an hour give way: what is counted never goes
+//! back, it begins anew after it was gone. Memory is about 200 bytes a series for each of up to [`STRIPES_MAX`] threads, and its names.
 //!
 //! Counting is done in stripes, one for each thread as far as they go, behind a lock that only a scrape contends; they are
 //! added up when somebody looks. Durations are counted in buckets whose bounds are powers of two of a second, which are
@@ -15,12 +16,13 @@
 mod buckets;
 mod config;
 mod exemplars;
+mod idle;
 mod names;
 mod shown;
 mod stripe;
 
 use std::hash::{BuildHasher, Hash, Hasher};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use foldhash::quality::RandomState;
 use parking_lot::{Mutex, MutexGuard, RwLock};
@@ -30,6 +32,7 @@ pub use names::OTHER;
 
 use crate::trace::TraceId;
 use exemplars::{Exemplar, Exemplars};
+use idle::Idle;
 use names::Names;
 use stripe::Stripe;
 
@@ -43,6 +46,9 @@ pub struct Red {
     names: RwLock<Names>,
     stripes: Vec<Mutex<Stripe>>,
     exemplars: Mutex<Exemplars>,
+    /// A series had no room.
+    wanted: AtomicBool,
+    idle: Mutex<Idle>,
 }
 
 /// Where spans come from: the tenant and the `service.name` of their resource.
@@ -81,6 +87,8 @@ impl Red {
             names: RwLock::new(Names::new(config.max_series)),
             stripes: (0..threads.min(STRIPES_MAX)).map(|_| Mutex::default()).collect(),
             exemplars: Mutex::default(),
+            wanted: AtomicBool::new(false),
+            idle: Mutex::default(),
         }
     }
 
@@ -97,6 +105,31 @@ impl Red {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let stripe = STRIPE.with(|stripe| self.stripes[stripe % self.stripes.len()].lock());
         Counting { red: self, stripe }
+    }
+
+    /// Lets series go that are idle, if others want their room; to be called every few seconds.
+    pub fn tidy(&self, now_ms: u64) {
+        let mut idle = self.idle.lock();
+        if !idle.is_time(now_ms) {
+            return;
+        }
+        // Nobody counts meanwhile. Stripes before names, as whoever counts takes them.
+        let mut stripes: Vec<MutexGuard<'_, Stripe>> = self.stripes.iter().map(Mutex::lock).collect();
+        let mut calls: Vec<u64> = Vec::new();
+        for counts in stripes.iter().map(|stripe| stripe.counts()) {
+            calls.resize(calls.len().max(counts.len()), 0);
+            calls.iter_mut().zip(counts).for_each(|(sum, counts)| *sum += counts.calls);
+        }
+        let mut gone = idle.look(&calls, now_ms);
+        gone.retain(|number| !names::is_shared(*number));
+        if gone.is_empty() || !self.wanted.swap(false, Relaxed) {
+            return;
+        }
+        let mut names = self.names.write();
+        names.remove(&gone);
+        stripes.iter_mut().for_each(|stripe| stripe.forget(&gone));
+        self.exemplars.lock().forget(&gone);
+        idle.begin_anew(&gone, now_ms);
     }
 
     /// A span of a trace that was kept: an example of what its series counted.
@@ -152,7 +185,10 @@ impl Counting<'_> {
                 self.stripe.learn(key, number);
                 number
             }
-            None => names::other(call.kind),
+            None => {
+                self.red.wanted.store(true, Relaxed);
+                names::other(call.kind)
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Which series there are. A series is a number; the first [`KINDS`] are those of what has none of its own.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Service and span name of what is beyond the bound.
 pub const OTHER: &str = "(other)";
@@ -23,6 +23,8 @@ pub(super) struct Name {
 #[derive(Debug)]
 pub(super) struct Names {
     names: Vec<Name>,
+    /// Numbers whose series are gone.
+    free: Vec<u32>,
     /// By keyed hash of what a span says, before anything is cut or replaced.
     by_hash: HashMap<u64, u32, foldhash::fast::RandomState>,
     by_name: HashMap<Name, u32, foldhash::fast::RandomState>,
@@ -32,6 +34,11 @@ pub(super) struct Names {
 /// The number of what has no series of its own.
 pub(super) fn other(kind: i32) -> u32 {
     u32::try_from(kind).ok().filter(|kind| (*kind as usize) < KINDS.len()).unwrap_or(0)
+}
+
+/// Whether a number is of those that have no series of their own.
+pub(super) fn is_shared(number: u32) -> bool {
+    (number as usize) < KINDS.len()
 }
 
 impl Names {
@@ -44,6 +51,7 @@ impl Names {
         };
         Self {
             names: KINDS.iter().map(other).collect(),
+            free: Vec::new(),
             by_hash: HashMap::default(),
             by_name: HashMap::default(),
             max: max as usize,
@@ -81,14 +89,34 @@ impl Names {
         let number = match self.by_name.get(&name) {
             Some(number) => *number,
             None => {
-                let number = self.names.len() as u32;
-                self.names.push(name.clone());
+                let number = self.place(name.clone());
                 self.by_name.insert(name, number);
                 number
             }
         };
         self.by_hash.insert(key, number);
         Some(number)
+    }
+
+    fn place(&mut self, name: Name) -> u32 {
+        if let Some(number) = self.free.pop() {
+            self.names[number as usize] = name;
+            return number;
+        }
+        self.names.push(name);
+        self.names.len() as u32 - 1
+    }
+
+    /// Lets series go, whose numbers may be given to others.
+    pub(super) fn remove(&mut self, gone: &HashSet<u32>) {
+        self.by_hash.retain(|_, number| !gone.contains(number));
+        // A number is freed once, however often its series is called idle.
+        let free = &mut self.free;
+        self.by_name.retain(|_, number| {
+            let stays = !gone.contains(number);
+            free.extend((!stays).then_some(*number));
+            stays
+        });
     }
 
     /// In the order of their numbers.

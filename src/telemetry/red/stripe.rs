@@ -1,6 +1,6 @@
 //! The counts of some threads.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::buckets;
 
@@ -53,6 +53,16 @@ impl Stripe {
         if let Some(nanoseconds) = duration {
             counts.nanoseconds += u128::from(nanoseconds);
             counts.buckets[buckets::of(nanoseconds)] += 1;
+        }
+    }
+
+    /// These series are others', or nobody's, from now on.
+    pub(super) fn forget(&mut self, gone: &HashSet<u32>) {
+        self.numbers.retain(|_, number| !gone.contains(number));
+        for number in gone {
+            if let Some(counts) = self.counts.get_mut(*number as usize) {
+                *counts = Counts::default();
+            }
         }
     }
 

@@ -117,3 +117,43 @@ fn a_kept_trace_is_the_example_of_its_bucket_and_of_its_errors() {
     );
     assert_eq!(text(&red).matches("trace_id").count(), 2);
 }
+
+#[test]
+fn what_is_idle_gives_its_place_to_what_wants_it() {
+    const MINUTE: u64 = 60_000;
+    let red = red(2);
+    let origin = red.origin("", "cart");
+    let count = |name: &str| red.counting().call(origin, call(name, SECOND));
+    let shown = |name: &str| {
+        let line =
+            format!(r#"tailwater_red_calls_total{{tenant="",service="cart",span="{name}",kind="server"}} "#);
+        text(&red).lines().find_map(|shown| shown.strip_prefix(&line).map(str::to_owned))
+    };
+    let begin = 1_700_000_000_000;
+    red.tidy(begin);
+    count("renamed");
+    red.kept(origin, call("renamed", SECOND), TraceId([7; 16]), begin);
+    for minute in 1..=62 {
+        count("alive");
+        red.tidy(begin + minute * MINUTE);
+    }
+    assert_eq!(shown("renamed").as_deref(), Some("1.0"), "nobody wants its room");
+    count("new name");
+    assert_eq!(shown("new name"), None);
+    red.tidy(begin + 63 * MINUTE);
+    assert_eq!((shown("renamed"), shown("alive").as_deref()), (None, Some("62.0")));
+    count("new name");
+    count("alive");
+    assert_eq!((shown("new name").as_deref(), shown("alive").as_deref()), (Some("1.0"), Some("63.0")));
+    assert!(!text(&red).contains("trace_id"), "an example is not that of another series");
+    has(
+        &red,
+        &[
+            r#"tailwater_red_calls_total{tenant="",service="(other)",span="(other)",kind="server"} 1.0"#,
+            "tailwater_red_series 2.0",
+        ],
+    );
+    count("beyond");
+    red.tidy(begin + 64 * MINUTE);
+    assert_eq!((shown("beyond"), shown("new name").as_deref()), (None, Some("1.0")), "nothing is idle");
+}

@@ -1,8 +1,10 @@
+mod any_text;
+mod large;
+
 use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
 use opentelemetry_proto::tonic::trace::v1::span::{Event, Link};
 use opentelemetry_proto::tonic::trace::v1::{Span, Status};
-use proptest::prelude::*;
 
 use super::*;
 use crate::sampler::testing::{SECOND_0, Trace, array, attribute, span, text, unit_spans, unread};
@@ -548,94 +550,5 @@ fn of_fewer_spans_than_are_counted_none_is_read() {
         "({ } | count() > 9) && ({ span.n = 1 } | avg(duration) > 1s)",
     ] {
         assert!(!policies(condition).judge(&unread(&Three), &Slow::new(&[])).kept, "{condition}");
-    }
-}
-
-/// Pieces that make a condition likely.
-const PIECES: [&str; 52] = [
-    "{",
-    "}",
-    "(",
-    ")",
-    "=",
-    "!=",
-    "=~",
-    "!~",
-    "<",
-    ">=",
-    ">>",
-    "!<<",
-    "&&",
-    "||",
-    "!",
-    "-",
-    "+",
-    "*",
-    "/",
-    "%",
-    "^",
-    "|",
-    "~",
-    "span.a",
-    ".b",
-    "resource.\"c d\"",
-    "parent.x",
-    "event:name",
-    "link:spanID",
-    "name",
-    "status",
-    "error",
-    "duration",
-    "nil",
-    "true",
-    "5",
-    "5.5",
-    "10ms",
-    "\"text\"",
-    "`raw`",
-    "count()",
-    "by(",
-    "by(name)",
-    "coalesce()",
-    "max(",
-    "sum(duration)",
-    "{ }",
-    "{ .a = 1 }",
-    "&>",
-    "childCount",
-    "é",
-    "\"(\"",
-];
-
-proptest! {
-    #[test]
-    fn no_text_makes_it_panic(text in any::<String>()) {
-        let _ = compiled(&text);
-    }
-
-    #[test]
-    fn no_sequence_of_tokens_makes_it_panic(pieces in prop::collection::vec(0..PIECES.len(), 0..24), braced: bool) {
-        let inner = pieces.iter().map(|&piece| PIECES[piece]).collect::<Vec<_>>().join(" ");
-        let text = if braced { format!("{{ {inner} }}") } else { inner };
-        if let Err(error) = compiled(&text) {
-            prop_assert!(text.is_char_boundary(error.offset) && !error.message.is_empty());
-        }
-    }
-
-    #[test]
-    fn no_mutation_of_a_condition_makes_it_panic(
-        query in super::naive::query(),
-        cuts in prop::collection::vec((any::<prop::sample::Index>(), 0..PIECES.len(), 0..3_usize), 1..4),
-    ) {
-        let mut text = query;
-        for (at, piece, cut) in cuts {
-            let boundaries: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
-            let Some(begin) = boundaries.get(at.index(boundaries.len() + 1)) else { continue };
-            let end = text[*begin..].char_indices().nth(cut).map_or(text.len(), |(len, _)| begin + len);
-            text.replace_range(begin..&end, PIECES[piece]);
-        }
-        if let Err(error) = compiled(&text) {
-            prop_assert!(text.is_char_boundary(error.offset) && !QueryError::pointer(&text, error.offset).is_empty());
-        }
     }
 }
