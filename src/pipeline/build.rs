@@ -30,7 +30,7 @@ use super::recover::{self, Recovered, Start};
 use super::reload::{self, Reloads};
 use super::state::{Saved, Snapshot};
 use super::status::StageStatus;
-use super::{Addresses, LogThread, Pipeline, why};
+use super::{Addresses, LogThread, Pipeline, learned, why};
 use crate::buffer::{self, Buffer};
 use crate::config::{Config, Loaded, MEMORY_MIN, available_memory};
 use crate::exporter::otlp::Stop as ExporterStop;
@@ -410,7 +410,7 @@ fn take_up(engine: &Engine, saved: &Saved) {
             engine.buffer.remember(trace.clone().remembered(tenant));
         }
     }
-    engine.slow.restore(&saved.slow(|tenant| engine.tenant(tenant).ok()));
+    learned::take_up(engine, saved);
 }
 
 fn input_bytes(storage: &dyn Storage, dir: &Path) -> anyhow::Result<u64> {

@@ -24,6 +24,7 @@ mod health;
 mod intake;
 mod judge;
 mod keeper;
+mod learned;
 mod logs;
 mod metrics;
 mod past;
@@ -32,6 +33,8 @@ mod place;
 mod recover;
 mod red;
 mod reload;
+#[cfg(test)]
+mod restart_tests;
 mod sending;
 mod simulation;
 mod state;
