@@ -9,6 +9,7 @@
 //! Threads: the runtime's workers receive and send; one judge; one keeper; one writer for each log. What
 //! ends a process comes to [`Pipeline::failed`]; a shutdown goes through the stages in the order of the flow.
 
+mod alarm;
 mod budget;
 mod build;
 mod clock;
@@ -19,6 +20,7 @@ mod disk;
 mod disk_tests;
 mod engine;
 mod evidence;
+mod exporters;
 mod forest;
 mod health;
 mod intake;
@@ -62,6 +64,7 @@ pub use build::Settings;
 pub use clock::{Clock, SystemClock};
 pub use engine::{Engine, MESSAGE_BYTES_MAX, Parts, Stored, Unstored};
 pub use judge::Witness;
+pub use place::check_place;
 pub use reload::Refused;
 pub use simulation::{Log, Simulation};
 
@@ -129,7 +132,7 @@ pub struct Pipeline {
     judging: Judging,
     keeping: Keeping,
     exporting: watch::Sender<ExporterStop>,
-    exporters: JoinSet<(String, bool)>,
+    exporters: exporters::Exporters,
     input: Option<LogThread>,
     outbox_thread: Option<LogThread>,
     failure: watch::Receiver<Option<String>>,
