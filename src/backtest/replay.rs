@@ -234,6 +234,10 @@ impl Storage for Hasty {
     fn available(&self, path: &Path) -> Option<u64> {
         self.0.available(path)
     }
+
+    fn writable(&self, dir: &Path) -> io::Result<()> {
+        self.0.writable(dir)
+    }
 }
 
 impl File for HastyFile {

@@ -12,7 +12,7 @@ use super::reload::{self, Follower};
 use crate::config::{Config, Loaded, OnShutdown, available_memory};
 use crate::pipeline::{Addresses, Pipeline};
 use crate::receiver;
-use crate::telemetry::logging;
+use crate::telemetry::{logging, panics};
 
 /// What a thread still does after the end is given so long.
 const LAST_BLOCKS: Duration = Duration::from_millis(500);
@@ -22,7 +22,9 @@ const ECHO: Duration = Duration::from_millis(500);
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(10);
 
 pub(super) fn start_logging(config: &logging::Config) -> Result<(), Failure> {
-    logging::start(config).map_err(|error| Failure::Usage(format!("--log-level: {error}")))
+    logging::start(config).map_err(|error| Failure::Usage(format!("--log-level: {error}")))?;
+    panics::tell();
+    Ok(())
 }
 
 /// One worker for each core.

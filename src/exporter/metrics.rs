@@ -1,10 +1,11 @@
 //! What one exporter has done, for telemetry to read.
 //!
-//! In spans: kept + pending at start = delivered + pending + lost{cause}. An exporter counts a batch when its fate is
-//! known, which may be before its cursor has passed it: after a crash such spans are pending again.
+//! In spans: kept + pending at start + repeated = delivered + pending + lost{cause}. An exporter counts a batch when its
+//! fate is known, which may be before its cursor has passed it: after a crash such spans are pending again, and if only
+//! its task has died, they are repeated.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
@@ -32,6 +33,17 @@ impl Lost {
             Self::Corrupt => "corrupt",
         }
     }
+}
+
+/// What keeps an exporter from delivering. It tries again by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// The backend takes nothing.
+    Backend,
+    /// This machine's disk: the outbox cannot be read, or a file not be written.
+    Disk,
+    /// A defect of this program: its task has died, or cannot make what it has to send.
+    Defect,
 }
 
 /// An amount of what the outbox holds.
@@ -110,7 +122,10 @@ pub struct Metrics {
     lost_bytes: AtomicU64,
     batches: AtomicU64,
     retries: AtomicU64,
-    down: AtomicBool,
+    deaths: AtomicU64,
+    repeated: AtomicU64,
+    duplicate_keys: AtomicU64,
+    obstacle: Mutex<Option<Obstacle>>,
     last_error: Mutex<Option<String>>,
 }
 
@@ -149,9 +164,29 @@ impl Metrics {
         self.retries.load(Relaxed)
     }
 
+    /// Times its task has died and was begun again.
+    pub fn deaths(&self) -> u64 {
+        self.deaths.load(Relaxed)
+    }
+
+    /// Spans that count again, because its task had died before the cursor passed them.
+    pub fn repeated(&self) -> u64 {
+        self.repeated.load(Relaxed)
+    }
+
+    /// Attributes that lost to a later one of the same key.
+    pub fn duplicate_keys(&self) -> u64 {
+        self.duplicate_keys.load(Relaxed)
+    }
+
+    /// What it is kept from its work by.
+    pub fn obstacle(&self) -> Option<Obstacle> {
+        *self.obstacle.lock()
+    }
+
     /// The last request failed, or the last upload.
     pub fn is_down(&self) -> bool {
-        self.down.load(Relaxed)
+        self.obstacle() == Some(Obstacle::Backend)
     }
 
     /// Kept after recovery: why it failed last.
@@ -205,15 +240,38 @@ impl Metrics {
         self.retries.fetch_add(1, Relaxed);
     }
 
-    /// Sending failed.
-    pub(super) fn failed(&self, error: &str) {
-        self.down.store(true, Relaxed);
-        self.note(error);
+    /// Its task has settled this and ends before the cursor has passed it: it waits again.
+    pub(super) fn again(&self, segment: u32, amount: Amount) {
+        let mut pending = self.pending.lock();
+        let Some(balance) = pending.balance(segment) else { return };
+        balance.settled = balance.settled.without(amount);
+        self.repeated.fetch_add(amount.spans, Relaxed);
     }
 
-    /// Sending works.
-    pub(super) fn works(&self) {
-        self.down.store(false, Relaxed);
+    pub(super) fn replaced_keys(&self, attributes: u64) {
+        self.duplicate_keys.fetch_add(attributes, Relaxed);
+    }
+
+    /// It cannot deliver. True: that is new.
+    pub(super) fn failed(&self, obstacle: Obstacle, error: &str) -> bool {
+        self.note(error);
+        self.obstacle.lock().replace(obstacle) != Some(obstacle)
+    }
+
+    /// Its task has died.
+    pub fn died(&self, error: &str) {
+        self.deaths.fetch_add(1, Relaxed);
+        self.failed(Obstacle::Defect, error);
+    }
+
+    /// It delivers. Returns what it was kept by until now.
+    pub(super) fn works(&self) -> Option<Obstacle> {
+        self.obstacle.lock().take()
+    }
+
+    /// The disk is no obstacle any more, if it was one.
+    pub(super) fn disk_works(&self) {
+        self.obstacle.lock().take_if(|obstacle| *obstacle == Obstacle::Disk);
     }
 
     pub(super) fn note(&self, error: &str) {
@@ -259,5 +317,30 @@ mod tests {
         assert_eq!(metrics.pending(), Amount::default());
         metrics.appended(1, record(5, 100));
         assert_eq!((metrics.delivered(), metrics.pending()), (5, Amount::default()));
+    }
+
+    #[test]
+    fn what_a_dead_task_had_settled_ahead_of_its_cursor_waits_again_and_the_book_balances() {
+        let metrics = Metrics::default();
+        metrics.appended(1, record(5, 100));
+        metrics.appended(1, record(3, 50));
+        metrics.settled(1, record(3, 50), 1);
+        metrics.again(1, record(3, 50));
+        assert_eq!(metrics.pending().spans, 8);
+        metrics.settled(1, record(5, 100), 0);
+        metrics.settled(1, record(3, 50), 0);
+        let went = metrics.delivered() + metrics.lost(Lost::Rejected) + metrics.pending().spans;
+        assert_eq!((8 + metrics.repeated(), metrics.pending()), (went, Amount::default()));
+    }
+
+    #[test]
+    fn an_obstacle_is_new_once_and_only_its_own_success_ends_that_of_the_disk() {
+        let metrics = Metrics::default();
+        assert!(metrics.failed(Obstacle::Disk, "full") && !metrics.failed(Obstacle::Disk, "full"));
+        assert!(!metrics.is_down());
+        assert!(metrics.failed(Obstacle::Backend, "down"));
+        metrics.disk_works();
+        assert!(metrics.is_down());
+        assert_eq!((metrics.works(), metrics.obstacle()), (Some(Obstacle::Backend), None));
     }
 }

@@ -15,6 +15,8 @@
 pub mod group_reader;
 pub mod grouped;
 #[cfg(test)]
+pub(crate) mod hooked;
+#[cfg(test)]
 mod measure;
 pub mod memory;
 pub mod reader;

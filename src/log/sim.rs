@@ -327,6 +327,10 @@ impl Storage for SimDisk {
         let inner = self.inner.lock();
         inner.capacity.map(|capacity| capacity.saturating_sub(inner.used()))
     }
+
+    fn writable(&self, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[derive(Debug)]

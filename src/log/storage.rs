@@ -43,6 +43,8 @@ pub trait Storage: Debug + Send + Sync {
     fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>>;
     /// Bytes that can still be written below `path`, where that is known.
     fn available(&self, path: &Path) -> Option<u64>;
+    /// Whether `dir` is a folder in which this process may create files; if not, why.
+    fn writable(&self, dir: &Path) -> io::Result<()>;
 }
 
 /// An open file. One writer at a time; readers beside it.
@@ -170,6 +172,14 @@ impl Storage for Disk {
         let stat = rustix::fs::statvfs(path).ok()?;
         Some(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
+
+    fn writable(&self, dir: &Path) -> io::Result<()> {
+        use rustix::fs::{Access, access};
+        if !fs::metadata(dir)?.is_dir() {
+            return Err(ErrorKind::NotADirectory.into());
+        }
+        Ok(access(dir, Access::WRITE_OK | Access::EXEC_OK)?)
+    }
 }
 
 #[derive(Debug)]
@@ -289,6 +299,15 @@ mod tests {
         Disk.create_dir_all(&dir.path().join("a/b/c")).unwrap();
         Disk.create_dir_all(&dir.path().join("a/b/c")).unwrap();
         assert!(Disk.exists(&dir.path().join("a/b/c")).unwrap());
+    }
+
+    #[test]
+    fn a_folder_is_writable_and_a_file_or_nothing_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        Disk.writable(dir.path()).unwrap();
+        fs::write(dir.path().join("file"), b"").unwrap();
+        let kind = |name: &str| Disk.writable(&dir.path().join(name)).unwrap_err().kind();
+        assert_eq!((kind("file"), kind("none")), (ErrorKind::NotADirectory, ErrorKind::NotFound));
     }
 
     #[test]

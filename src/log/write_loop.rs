@@ -352,7 +352,7 @@ impl WriteLoop {
 
     fn stall(&mut self, error: &io::Error) -> Step {
         self.failed_tries += 1;
-        *self.shared.stalled.lock() = Some(error.to_string());
+        *self.shared.stalled.lock() = Some(format!("{}: {error}", self.settings.dir.display()));
         if self.failed_tries >= TRIES_BEFORE_TELLING {
             self.dismiss();
         }

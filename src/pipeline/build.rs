@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 use uuid::Uuid;
 
+use super::alarm::Alarm;
 use super::budget::Budget;
 use super::clock::{Clock, SystemClock};
 use super::disk::DiskBudget;
@@ -21,7 +22,7 @@ use super::engine::{Engine, Parts};
 use super::health::Health;
 use super::intake::Intake;
 use super::judge::{Judge, JudgeTallies};
-use super::keeper::{Alarm, JudgeLoop, Judging, KeepLoop, KeeperTallies, Keeping};
+use super::keeper::{JudgeLoop, Judging, KeepLoop, KeeperTallies, Keeping};
 use super::logs::{Failed, Opened, Writers, open_input};
 use super::metrics::PipelineMetrics;
 use super::past::Past;
@@ -30,12 +31,11 @@ use super::recover::{self, Recovered, Start};
 use super::reload::{self, Reloads};
 use super::state::{Saved, Snapshot};
 use super::status::StageStatus;
-use super::{Addresses, LogThread, Pipeline, why};
+use super::{Addresses, LogThread, Pipeline, exporters, learned, why};
 use crate::buffer::{self, Buffer};
 use crate::config::{Config, Loaded, MEMORY_MIN, available_memory};
 use crate::exporter::otlp::Stop as ExporterStop;
 use crate::exporter::outbox::Outbox;
-use crate::exporter::{otlp, parquet};
 use crate::log::{self, Disk, Memory, Storage, Writer, segment};
 use crate::receiver;
 use crate::sampler::{Policies, RootCondition, Slow};
@@ -98,8 +98,12 @@ pub(super) async fn build(loaded: Loaded, settings: Settings) -> anyhow::Result<
     let (failed, failure) = watch::channel(None);
     let place = Place::open(&settings, &config.data.path)?;
     // The admin port answers while the rest comes up.
+    let alarm = |what| Alarm::new(&failed, what);
+    let (running, end) = watch::channel(());
     let mut admin_tasks = JoinSet::new();
-    let admin = serve_admin(config, &telemetry, &readiness, &mut admin_tasks).await?;
+    let admin =
+        serve_admin(config, &telemetry, &readiness, end.clone(), alarm("admin port"), &mut admin_tasks)
+            .await?;
     readiness.unready("recovering");
 
     let shared = Arc::new((loaded, place, settings, failed.clone()));
@@ -111,7 +115,7 @@ pub(super) async fn build(loaded: Loaded, settings: Settings) -> anyhow::Result<
     let opened = opened.await?;
     // They run while the rest recovers: on a full disk it is they who make room.
     let (exporting, exporter_stop) = watch::channel(ExporterStop::Run);
-    let exporters = start_exporters(&shared.0.config, &shared.1, &shared.2, &opened.outbox, &exporter_stop)?;
+    let exporters = exporters::start(&shared.0.config, &shared.1, &shared.2, &opened.outbox, &exporter_stop)?;
     let (start, halt) = Start::waiting();
     let recovering = shared.clone();
     let core = blocking(move || {
@@ -138,13 +142,14 @@ pub(super) async fn build(loaded: Loaded, settings: Settings) -> anyhow::Result<
     let addresses =
         Addresses { grpc: bound.grpc_address(), http: bound.http_address(), telemetry: Some(admin) };
     engine.clock.start();
-    let keeping = Keeping::start(keep_loop, snapshots, input_highest, Alarm(failed.clone()))?;
-    let judging = Judging::start(judge_loop, Alarm(failed))?;
+    let keeping = Keeping::start(keep_loop, snapshots, input_highest, alarm("keeper"))?;
+    let judging = Judging::start(judge_loop, alarm("judge"))?;
     let (receiving, stop) = watch::channel(());
     let mut receivers = JoinSet::new();
-    receivers.spawn(health.watch(stop.clone()));
+    receivers.spawn(alarm("watch over its health").over(stop.clone(), health.watch(stop.clone())));
     let receiver_metrics = Arc::new(receiver::Metrics::default());
-    receivers.spawn(bound.serve(intake.clone(), receiver_metrics.clone(), GRACE, stop));
+    let serving = bound.serve(intake.clone(), receiver_metrics.clone(), GRACE, stop.clone());
+    receivers.spawn(alarm("receiver").over(stop, serving));
     telemetry.register(engine.ledger.clone());
     if let Some(red) = &engine.red {
         telemetry.register(red.clone());
@@ -160,7 +165,7 @@ pub(super) async fn build(loaded: Loaded, settings: Settings) -> anyhow::Result<
         history: History::default(),
     });
     telemetry.tell(status.clone());
-    admin_tasks.spawn(note_every_second(status));
+    admin_tasks.spawn(alarm("status").over(end, note_every_second(status)));
     let reloads = Arc::new(Reloads::new(loaded, engine.clock.arrival_ms()));
     telemetry.register(reloads.clone());
     telemetry.call(Arc::new(why::Memory { engine: engine.clone(), reloads: reloads.clone() }));
@@ -176,6 +181,7 @@ pub(super) async fn build(loaded: Loaded, settings: Settings) -> anyhow::Result<
         receiving,
         receivers,
         admin: admin_tasks,
+        _running: running,
         judging,
         keeping,
         exporting,
@@ -324,6 +330,8 @@ async fn serve_admin(
     config: &Config,
     telemetry: &Telemetry,
     readiness: &Readiness,
+    end: watch::Receiver<()>,
+    alarm: Alarm,
     tasks: &mut JoinSet<()>,
 ) -> anyhow::Result<std::net::SocketAddr> {
     let listen = &config.telemetry.listen;
@@ -331,13 +339,14 @@ async fn serve_admin(
     let address = listener.local_addr()?;
     info!(%address, "serving /status, /metrics, /healthz, /readyz");
     let (telemetry, readiness) = (telemetry.clone(), readiness.clone());
-    tasks.spawn(async move {
+    let serving = async move {
         // Until the process ends: a drain that takes its time can be watched.
         let never = std::future::pending();
         if let Err(error) = admin::serve(listener, telemetry, readiness, never).await {
             warn!(%error, "admin port failed");
         }
-    });
+    };
+    tasks.spawn(alarm.over(end, serving));
     Ok(address)
 }
 
@@ -410,7 +419,7 @@ fn take_up(engine: &Engine, saved: &Saved) {
             engine.buffer.remember(trace.clone().remembered(tenant));
         }
     }
-    engine.slow.restore(&saved.slow(|tenant| engine.tenant(tenant).ok()));
+    learned::take_up(engine, saved);
 }
 
 fn input_bytes(storage: &dyn Storage, dir: &Path) -> anyhow::Result<u64> {
@@ -428,31 +437,4 @@ fn tell(recovered: &Recovered) {
     if spans + skipped + torn_bytes > 0 {
         info!(spans, already_sent = skipped, torn_bytes, "recovered");
     }
-}
-
-fn start_exporters(
-    config: &Config,
-    place: &Place,
-    settings: &Settings,
-    outbox: &Arc<Outbox>,
-    stop: &watch::Receiver<ExporterStop>,
-) -> anyhow::Result<JoinSet<(String, bool)>> {
-    let Settings { storage, seed, .. } = settings;
-    let mut tasks = JoinSet::new();
-    if let Some(parquet) = &config.exporters.parquet {
-        let exporter = parquet::Exporter::build(outbox.clone(), storage.clone(), &place.data, parquet);
-        if let Some(exporter) = exporter.context("prepare the Parquet exporter")? {
-            let stop = stop.clone();
-            tasks.spawn(async move { (parquet::EXPORTER.to_owned(), exporter.run(stop).await) });
-        }
-    }
-    for (number, otlp) in config.exporters.otlp.iter().enumerate() {
-        let name = otlp.name.to_string();
-        let tail = outbox.tail(&name).with_context(|| format!("exporter {name} has no cursor"))?;
-        let exporter = otlp::Exporter::build(otlp, tail, seed.wrapping_add(number as u64))
-            .with_context(|| format!("prepare exporter {name}"))?;
-        let stop = stop.clone();
-        tasks.spawn(async move { (name, exporter.run(stop).await) });
-    }
-    Ok(tasks)
 }

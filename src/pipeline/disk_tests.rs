@@ -1,6 +1,6 @@
 //! An instance on disks that are slow, fail, or have no room.
 
-use std::io::{self, ErrorKind, IoSlice};
+use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -15,111 +15,19 @@ use super::place::Place;
 use super::testing::request;
 use super::{Pipeline, Settings, Simulation};
 use crate::config::{self, Config};
-use crate::log::{Disk, File, Open, SimDisk, Storage, segment};
+use crate::exporter::metrics::Obstacle;
+use crate::exporter::parquet;
+use crate::log::hooked::Hooked;
+use crate::log::{Disk, SimDisk, Storage, segment};
 use crate::receiver::{Intake as _, Rejection};
 use crate::trace::TraceId;
-use crate::units::{ByteSize, MemoryLimit};
+use crate::units::{ByteSize, HumanDuration, MemoryLimit};
 
-type Hook = Arc<dyn Fn(&str) -> io::Result<()> + Send + Sync>;
-
-/// A storage that asks before each `write`, `sync` and `remove`.
-struct Hooked {
+fn hooked(
     inner: Arc<dyn Storage>,
-    before: Hook,
-}
-
-struct HookedFile {
-    inner: Arc<dyn File>,
-    before: Hook,
-}
-
-impl std::fmt::Debug for Hooked {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.inner.fmt(f)
-    }
-}
-
-impl std::fmt::Debug for HookedFile {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.inner.fmt(f)
-    }
-}
-
-impl Hooked {
-    fn over(
-        inner: Arc<dyn Storage>,
-        before: impl Fn(&str) -> io::Result<()> + Send + Sync + 'static,
-    ) -> Settings {
-        Settings { storage: Arc::new(Self { inner, before: Arc::new(before) }), ..Settings::default() }
-    }
-}
-
-impl Storage for Hooked {
-    fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn File>> {
-        let inner = self.inner.open(path, how)?;
-        Ok(Arc::new(HookedFile { inner, before: self.before.clone() }))
-    }
-
-    fn list(&self, dir: &Path) -> io::Result<Vec<(String, u64)>> {
-        self.inner.list(dir)
-    }
-
-    fn exists(&self, path: &Path) -> io::Result<bool> {
-        self.inner.exists(path)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        (self.before)("remove")?;
-        self.inner.remove(path)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.inner.rename(from, to)
-    }
-
-    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        self.inner.create_dir_all(dir)
-    }
-
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.inner.sync_dir(dir)
-    }
-
-    fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
-        self.inner.try_lock(path)
-    }
-
-    fn available(&self, path: &Path) -> Option<u64> {
-        self.inner.available(path)
-    }
-}
-
-impl File for HookedFile {
-    fn write_at(&self, offset: u64, parts: &[IoSlice<'_>]) -> io::Result<()> {
-        (self.before)("write")?;
-        self.inner.write_at(offset, parts)
-    }
-
-    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
-        self.inner.read_at(offset, into)
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        self.inner.len()
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        (self.before)("sync")?;
-        self.inner.sync()
-    }
-
-    fn truncate(&self, len: u64) -> io::Result<()> {
-        self.inner.truncate(len)
-    }
-
-    fn allocate(&self, len: u64) -> io::Result<()> {
-        self.inner.allocate(len)
-    }
+    before: impl Fn(&str, &Path) -> io::Result<()> + Send + Sync + 'static,
+) -> Settings {
+    Settings { storage: Hooked::over(inner, before), ..Settings::default() }
 }
 
 /// A dead backend, and ports that are free.
@@ -144,7 +52,7 @@ async fn a_failed_fsync_ends_the_process_with_its_reason() {
     let failing = Arc::new(AtomicBool::new(false));
     let fails = failing.clone();
     let settings =
-        Hooked::over(SimDisk::new(1).storage(), move |what| match what == "sync" && fails.load(Relaxed) {
+        hooked(SimDisk::new(1).storage(), move |what, _| match what == "sync" && fails.load(Relaxed) {
             true => Err(io::Error::other("the disk has died")),
             false => Ok(()),
         });
@@ -160,7 +68,7 @@ async fn a_failed_fsync_ends_the_process_with_its_reason() {
 async fn a_writer_that_dies_ends_the_process() {
     let dies = Arc::new(AtomicBool::new(false));
     let dying = dies.clone();
-    let settings = Hooked::over(SimDisk::new(1).storage(), move |_| {
+    let settings = hooked(SimDisk::new(1).storage(), move |_, _| {
         assert!(!dying.load(Relaxed), "on purpose");
         Ok(())
     });
@@ -181,7 +89,7 @@ async fn requests_that_wait_on_a_slow_disk_share_one_fsync() {
     let folder = tempfile::tempdir().unwrap();
     let syncs = Arc::new(AtomicU64::new(0));
     let counted = syncs.clone();
-    let settings = Hooked::over(Arc::new(Disk), move |what| {
+    let settings = hooked(Arc::new(Disk), move |what, _| {
         if what == "sync" {
             counted.fetch_add(1, Relaxed);
             std::thread::sleep(Duration::from_millis(20));
@@ -214,7 +122,7 @@ async fn a_disk_that_turns_read_only_refuses_senders_says_so_and_may_come_back()
     let read_only = Arc::new(AtomicBool::new(false));
     let refuses = read_only.clone();
     let settings =
-        Hooked::over(SimDisk::new(1).storage(), move |what| match what == "write" && refuses.load(Relaxed) {
+        hooked(SimDisk::new(1).storage(), move |what, _| match what == "write" && refuses.load(Relaxed) {
             true => Err(ErrorKind::ReadOnlyFilesystem.into()),
             false => Ok(()),
         });
@@ -266,7 +174,7 @@ async fn a_recovery_that_finds_no_room_waits_for_the_exporters_and_can_be_ended(
     let mut delivering = small("data");
     delivering.exporters.otlp.clear();
     let url = format!("file:{}", folder.path().display());
-    delivering.exporters.parquet = Some(crate::exporter::parquet::Config { url, ..Default::default() });
+    delivering.exporters.parquet = Some(parquet::Config { url, ..Default::default() });
     let pipeline =
         timeout(Duration::from_secs(60), build(delivering.into(), settings())).await.unwrap().unwrap();
     assert!(pipeline.stats().balance.balances());
@@ -278,7 +186,7 @@ fn what_was_deleted_counts_although_the_next_file_cannot_be() {
     let (disk, dir) = (SimDisk::new(1), Path::new("data/input"));
     (1..=3).for_each(|number| disk.put(&segment::path(dir, number), vec![0; 1_000]));
     let removals = AtomicUsize::new(0);
-    let settings = Hooked::over(disk.storage(), move |what| {
+    let settings = hooked(disk.storage(), move |what, _| {
         let refused = what == "remove" && removals.fetch_add(1, Relaxed) == 1;
         if refused { Err(ErrorKind::PermissionDenied.into()) } else { Ok(()) }
     });
@@ -288,4 +196,113 @@ fn what_was_deleted_counts_although_the_next_file_cannot_be() {
     assert_eq!(freed, 1_000);
     past.take_below(dir, 4, 0, &mut freed).unwrap();
     assert_eq!(freed, 3_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_cannot_be_written_is_refused_by_name_before_anything_is_done() {
+    for (dir, kind) in [
+        ("data", ErrorKind::ReadOnlyFilesystem),
+        ("data/input", ErrorKind::PermissionDenied),
+        ("data/outbox", ErrorKind::ReadOnlyFilesystem),
+    ] {
+        let disk = SimDisk::new(1);
+        let settings = hooked(disk.storage(), move |what, path| match what {
+            "writable" if path == Path::new(dir) => Err(kind.into()),
+            _ => Ok(()),
+        });
+        let refused = format!("{:#}", build(config("data").into(), settings).await.unwrap_err());
+        let expected =
+            format!("expected a folder in which this process may create files, found {dir}: {kind}");
+        assert!(refused.starts_with("data.path: ") && refused.contains(&expected), "{refused}");
+        assert_eq!(disk.counts().writes, 0);
+    }
+}
+
+/// Parquet into a folder, an object a second.
+fn storing(folder: &Path) -> Config {
+    let mut config = config("data");
+    config.exporters.otlp.clear();
+    let url = format!("file:{}", folder.display());
+    let roll = parquet::Roll { age: HumanDuration::from_secs(1), ..Default::default() };
+    config.exporters.parquet = Some(parquet::Config { url, roll, ..Default::default() });
+    config
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exporter_that_panics_is_told_of_and_delivers_everything_once_when_it_does_not() {
+    let (disk, folder) = (SimDisk::new(1), tempfile::tempdir().unwrap());
+    let panics = Arc::new(AtomicUsize::new(2));
+    let left = panics.clone();
+    let settings = hooked(disk.storage(), move |what, path| {
+        let now = what == "open" && path.ends_with("parquet.part");
+        let again = |left: usize| left.checked_sub(1);
+        assert!(!now || left.fetch_update(Relaxed, Relaxed, again).is_err(), "on purpose");
+        Ok(())
+    });
+    let pipeline = build(storing(folder.path()).into(), settings).await.unwrap();
+    let metrics = pipeline.outbox.subscription(parquet::EXPORTER).unwrap().metrics.clone();
+    send(&pipeline, 1).await.unwrap();
+    let until = async |what: &str, is: &dyn Fn() -> bool| {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !is() {
+            assert!(Instant::now() < deadline, "never {what}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    until("dead", &|| metrics.obstacle() == Some(Obstacle::Defect)).await;
+    assert_eq!(metrics.last_error().as_deref(), Some("it has panicked: on purpose"));
+    send(&pipeline, 2).await.expect("others go on");
+    until("delivered", &|| metrics.delivered() == 20).await;
+    assert_eq!((metrics.deaths(), metrics.obstacle(), metrics.repeated()), (2, None, 0));
+    assert!(pipeline.failure.borrow().is_none() && pipeline.stats().balance.balances());
+    pipeline.shutdown(Duration::from_secs(10)).await.unwrap();
+}
+
+/// Requests for several segments of the input log.
+async fn fill_segments(life: &Simulation) {
+    for trace in 0..40 {
+        life.receive("", request(TraceId([trace + 1; 16]), 10_000).into()).await.unwrap();
+    }
+}
+
+/// What was done to the disk, in its order, and an instance that has judged everything and keeps its first state.
+async fn kept_on(fails: &'static str) -> (anyhow::Result<bool>, Vec<String>, SimDisk) {
+    let (disk, done) = (SimDisk::new(1), Arc::new(parking_lot::Mutex::new(Vec::new())));
+    let noted = done.clone();
+    let settings = hooked(disk.storage(), move |what, path| {
+        let step = format!("{what} {}", path.display());
+        let failing = !fails.is_empty() && step.starts_with(fails);
+        noted.lock().push(step);
+        if failing { Err(io::Error::other("as the test asked")) } else { Ok(()) }
+    });
+    let mut life = Simulation::build(&config("data"), &settings).unwrap();
+    fill_segments(&life).await;
+    life.drain().unwrap();
+    done.lock().clear();
+    life.judge();
+    let kept = life.keep();
+    let done = done.lock().clone();
+    (kept, done, disk)
+}
+
+#[tokio::test]
+async fn nothing_is_deleted_before_the_outbox_is_synced_and_then_the_state_is_there() {
+    let (kept, done, _) = kept_on("").await;
+    assert!(kept.unwrap());
+    let first = |step: &str| done.iter().position(|done| done.starts_with(step)).unwrap_or(usize::MAX);
+    let last = |step: &str| done.iter().rposition(|done| done.starts_with(step)).unwrap_or(usize::MAX);
+    let (outbox, written) = (last("sync data/outbox"), first("sync data/state.new"));
+    let (state, deleted) = (first("rename data/state"), first("remove data/input"));
+    assert!(written < state && state < deleted && deleted < usize::MAX, "{done:?}");
+    assert!(outbox == usize::MAX || outbox < written, "{done:?}");
+}
+
+#[tokio::test]
+async fn without_a_state_nothing_is_deleted() {
+    for fails in ["write data/state.new", "sync data/state.new", "rename data/state"] {
+        let (kept, done, disk) = kept_on(fails).await;
+        assert!(kept.is_err(), "{fails}");
+        assert!(!done.iter().any(|step| step.starts_with("remove data/")), "{fails}: {done:?}");
+        assert!(segment::numbers(&*disk.storage(), Path::new("data/input")).unwrap().len() > 1);
+    }
 }

@@ -27,6 +27,10 @@ pub(super) struct JudgeTallies {
     pub(super) lone_roots: AtomicU64,
     pub(super) upgrades: AtomicU64,
     pub(super) inconsistent: AtomicU64,
+    /// Units judged whole whose root has no start: they have no duration, and are not slow.
+    pub(super) untimed: AtomicU64,
+    /// Those whose root ends before it starts.
+    pub(super) negative: AtomicU64,
     /// Judgements of which the conditions did not read all spans.
     pub(super) partly_read: AtomicU64,
     /// Of traces with a root that came without `th`.
@@ -46,6 +50,17 @@ impl JudgeTallies {
             Judgement::Whole if candidate.unjudged == 1 => _ = self.lone_roots.fetch_add(1, Relaxed),
             _ => {}
         }
+    }
+
+    /// What the clocks of a sender make of its roots.
+    fn clocked(&self, root: &UnitSpan<'_>) {
+        let (start, end) = (root.span.start(), root.span.end());
+        let tally = match start {
+            0 => &self.untimed,
+            _ if end < start => &self.negative,
+            _ => return,
+        };
+        tally.fetch_add(1, Relaxed);
     }
 
     /// What came with a `th` was sampled by its randomness, which is then not even.
@@ -295,6 +310,7 @@ impl Judge {
         // A trace counts once, however many units it has.
         if let Some(root) = unit.root.as_ref().filter(|_| candidate.judgement == Judgement::Whole) {
             self.tallies.watch(root, randomness);
+            self.tallies.clocked(root);
         }
         let decision = in_force.policies.judge(&unit, &self.engine.slow);
         let lesson = match (candidate.lesson, operation, duration) {

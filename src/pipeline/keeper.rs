@@ -9,9 +9,11 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use tokio::sync::{oneshot, watch};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
 
+use super::alarm::Alarm;
 use super::budget::Budget;
 use super::disk::DiskBudget;
 use super::engine::Engine;
@@ -46,19 +48,8 @@ pub(super) struct KeeperTallies {
     pub(super) state_bytes: AtomicU64,
     /// Of the last state: segment number of the low-water.
     pub(super) low_water_segment: AtomicU64,
-}
-
-/// Held by a thread that must not end: if it panics, the process has failed.
-#[derive(Clone, Debug)]
-pub(super) struct Alarm(pub(super) watch::Sender<Option<String>>);
-
-impl Drop for Alarm {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            let thread = thread::current().name().unwrap_or_default().to_owned();
-            self.0.send_replace(Some(format!("the {thread} has died")));
-        }
-    }
+    /// Why the last state could not be kept, or the cursors; nothing if they were.
+    pub(super) failure: Mutex<Option<String>>,
 }
 
 enum Order {
@@ -339,25 +330,38 @@ impl Keeping {
 
 impl KeepLoop {
     fn run(self, snapshots: &Receiver<Snapshot>) {
-        let mut fails = false;
+        // Whether it was a state that failed.
+        let mut fails = None;
         loop {
-            let kept = match snapshots.recv_timeout(TICK) {
+            let (of_state, kept) = match snapshots.recv_timeout(TICK) {
                 // On a slow disk they wait, and the newest says all.
-                Ok(snapshot) => self.keep(&snapshots.try_iter().last().unwrap_or(snapshot)),
+                Ok(snapshot) => (true, self.keep(&snapshots.try_iter().last().unwrap_or(snapshot))),
                 Err(RecvTimeoutError::Timeout) => {
                     let ticked = self.outbox.tick(self.engine.clock.arrival_ms()).context("save the cursors");
-                    ticked.and_then(|()| self.trim())
+                    (false, ticked.and_then(|()| self.trim()))
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             // Nothing is deleted after a failure; the next one tries again.
-            match &kept {
-                Err(failure) if !fails => error!(error = format!("{failure:#}"), "state cannot be kept"),
-                Ok(()) if fails => info!("state is kept again"),
-                _ => {}
+            match kept {
+                Err(failure) => {
+                    let failure = format!("{failure:#}");
+                    if fails.is_none() {
+                        error!(error = failure, "state cannot be kept");
+                    }
+                    fails = Some(of_state || fails == Some(true));
+                    self.tallies.state_failures.fetch_add(1, Relaxed);
+                    *self.tallies.failure.lock() = Some(failure);
+                }
+                // Cursors that can be saved make no state.
+                Ok(()) if of_state || fails == Some(false) => {
+                    if fails.take().is_some() {
+                        info!("state is kept again");
+                        *self.tallies.failure.lock() = None;
+                    }
+                }
+                Ok(()) => {}
             }
-            fails = kept.is_err();
-            self.tallies.state_failures.fetch_add(u64::from(fails), Relaxed);
         }
     }
 
@@ -365,7 +369,8 @@ impl KeepLoop {
     pub(super) fn keep(&self, snapshot: &Snapshot) -> anyhow::Result<()> {
         self.outbox.sync().context("sync the outbox")?;
         self.outbox.tick(self.engine.clock.arrival_ms()).context("save the cursors")?;
-        let bytes = snapshot.write(&*self.storage, &self.state_path).context("write the state")?;
+        let written = snapshot.write(&*self.storage, &self.state_path);
+        let bytes = written.with_context(|| format!("write the state {}", self.state_path.display()))?;
         self.tallies.states_written.fetch_add(1, Relaxed);
         self.tallies.state_bytes.store(bytes as u64, Relaxed);
         self.tallies.low_water_segment.store(u64::from(snapshot.low_water.segment), Relaxed);
@@ -385,23 +390,5 @@ impl KeepLoop {
         let available = self.storage.available(&self.input_dir);
         let spare = self.disk.spare(&self.outbox, self.past.bytes(), available);
         self.past.trim(self.engine.clock.arrival_ms(), spare).context("delete past input")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_thread_that_panics_is_a_failure_and_one_that_ends_is_none() {
-        let (failed, failure) = watch::channel(None);
-        let run = |work: fn()| {
-            let alarm = Alarm(failed.clone());
-            let thread = thread::Builder::new().name("judge".to_owned());
-            _ = thread.spawn(move || (alarm, work()).1).unwrap().join();
-            failure.borrow().clone()
-        };
-        assert_eq!(run(|| ()), None);
-        assert_eq!(run(|| panic!("on purpose")), Some("the judge has died".to_owned()));
     }
 }

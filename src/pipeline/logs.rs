@@ -7,7 +7,7 @@ use anyhow::Context;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::keeper::Alarm;
+use super::alarm::Alarm;
 use super::place::Place;
 use super::recover::Recovered;
 use super::state::{self, Saved};
@@ -182,7 +182,7 @@ fn start_writer(
         writer.turn_by_hand(write_loop);
         return Ok(None);
     }
-    let alarm = Alarm(failed.clone());
+    let alarm = Alarm::new(failed, name);
     let run = move || {
         let _alarm = alarm;
         write_loop.run()

@@ -9,7 +9,7 @@ use super::engine::Engine;
 use super::judge::JudgeTallies;
 use super::keeper::KeeperTallies;
 use super::past::Past;
-use crate::exporter::metrics::Lost;
+use crate::exporter::metrics::{Lost, Obstacle};
 use crate::exporter::outbox::{Outbox, Subscription};
 use crate::telemetry::{Families, Source};
 
@@ -36,14 +36,24 @@ impl Source for PipelineMetrics {
     }
 
     fn remarks(&self) -> Vec<String> {
-        let down = self.outbox.subscriptions().filter(|subscription| subscription.metrics.is_down());
-        let remark = |subscription: &Subscription| {
-            let (exporter, metrics) = (subscription.cursor.exporter(), &subscription.metrics);
-            let (spans, error) = (metrics.pending().spans, metrics.last_error().unwrap_or_default());
-            format!("exporter {exporter} takes nothing, {spans} spans wait: {error}")
-        };
-        down.map(remark).collect()
+        let mut remarks: Vec<String> = self.outbox.subscriptions().filter_map(remark).collect();
+        if let Some(failure) = &*self.keeper.failure.lock() {
+            remarks.push(format!("the state cannot be kept, and nothing is deleted meanwhile: {failure}"));
+        }
+        remarks
     }
+}
+
+/// What an exporter is kept from its work by.
+fn remark(subscription: &Subscription) -> Option<String> {
+    let (exporter, metrics) = (subscription.cursor.exporter(), &subscription.metrics);
+    let what = match metrics.obstacle()? {
+        Obstacle::Backend => "takes nothing",
+        Obstacle::Disk => "cannot use this machine's disk",
+        Obstacle::Defect => "has a defect and is tried again",
+    };
+    let (spans, error) = (metrics.pending().spans, metrics.last_error().unwrap_or_default());
+    Some(format!("exporter {exporter} {what}, {spans} spans wait: {error}"))
 }
 
 impl PipelineMetrics {
@@ -87,6 +97,16 @@ impl PipelineMetrics {
             ("lone_roots", "Units of a root and nothing else.", &self.judge.lone_roots),
             ("upgrades", "Traces of which a drop became a keep.", &self.judge.upgrades),
             ("inconsistent_spans", "Spans whose th was above their randomness.", &self.judge.inconsistent),
+            (
+                "untimed_roots",
+                "Roots of judged traces without a start: such a trace has no duration.",
+                &self.judge.untimed,
+            ),
+            (
+                "negative_roots",
+                "Roots of judged traces that end before they start: a duration of 0.",
+                &self.judge.negative,
+            ),
             (
                 "partly_read_units",
                 "Units too large for the conditions on them to be asked of all their spans.",
@@ -173,11 +193,18 @@ impl PipelineMetrics {
         for subscription in self.outbox.subscriptions() {
             let metrics = &subscription.metrics;
             let name = [("exporter", subscription.cursor.exporter())];
-            let counters: [(&str, &str, u64); 5] = [
+            let counters: [(&str, &str, u64); 8] = [
                 ("delivered_spans", "Spans that the backend has.", metrics.delivered()),
                 ("pending_at_start_spans", "Spans that waited at start.", metrics.pending_at_start()),
                 ("batches", "Batches, or segments, whose fate is known.", metrics.batches()),
                 ("retries", "Sendings that were repeated.", metrics.retries()),
+                ("deaths", "Times its task has died and was begun again.", metrics.deaths()),
+                ("repeated_spans", "Spans that count again after such a death.", metrics.repeated()),
+                (
+                    "duplicate_keys",
+                    "Attributes that lost to a later one of the same key.",
+                    metrics.duplicate_keys(),
+                ),
                 ("unreadable_bytes", "Bytes of the outbox that cannot be read.", metrics.lost_bytes()),
             ];
             for (thing, help, value) in counters {
@@ -189,10 +216,16 @@ impl PipelineMetrics {
                 out.counter("tailwater_exporter_lost_spans_total", help, &labels, metrics.lost(cause));
             }
             let pending = metrics.pending();
+            let is = |obstacle| u64::from(metrics.obstacle() == Some(obstacle));
             let gauges = [
                 ("pending_spans", "Spans that wait.", pending.spans),
                 ("pending_bytes", "Bytes that wait.", pending.bytes),
-                ("down", "1: the backend takes nothing.", u64::from(metrics.is_down())),
+                ("down", "1: the backend takes nothing.", is(Obstacle::Backend)),
+                (
+                    "stalled",
+                    "1: this machine's disk keeps it from its work; it tries again.",
+                    is(Obstacle::Disk),
+                ),
             ];
             for (thing, help, value) in gauges {
                 out.gauge(&format!("tailwater_exporter_{thing}"), help, &name, value as f64);
@@ -201,7 +234,11 @@ impl PipelineMetrics {
     }
 
     fn slow(&self, out: &mut Families) {
-        for known in self.engine.slow.known() {
+        let known = self.engine.slow.known();
+        let operations = known.iter().filter(|known| known.name.is_some()).count();
+        let help = "Operations whose durations are learned apart, at most 2,000; the others share those of their service.";
+        out.gauge("tailwater_sampler_slow_operations", help, &[], operations as f64);
+        for known in known {
             let name = known.name.as_deref().unwrap_or("(other)");
             let tenant = self.engine.tenant_name(known.tenant);
             for (percentile, threshold_ns) in &known.thresholds {

@@ -9,6 +9,7 @@
 //! Threads: the runtime's workers receive and send; one judge; one keeper; one writer for each log. What
 //! ends a process comes to [`Pipeline::failed`]; a shutdown goes through the stages in the order of the flow.
 
+mod alarm;
 mod budget;
 mod build;
 mod clock;
@@ -19,11 +20,13 @@ mod disk;
 mod disk_tests;
 mod engine;
 mod evidence;
+mod exporters;
 mod forest;
 mod health;
 mod intake;
 mod judge;
 mod keeper;
+mod learned;
 mod logs;
 mod metrics;
 mod past;
@@ -32,6 +35,8 @@ mod place;
 mod recover;
 mod red;
 mod reload;
+#[cfg(test)]
+mod restart_tests;
 mod sending;
 mod simulation;
 mod state;
@@ -60,6 +65,7 @@ pub use build::Settings;
 pub use clock::{Clock, SystemClock};
 pub use engine::{Engine, MESSAGE_BYTES_MAX, Parts, Stored, Unstored};
 pub use judge::Witness;
+pub use place::check_place;
 pub use reload::Refused;
 pub use simulation::{Log, Simulation};
 
@@ -126,10 +132,12 @@ pub struct Pipeline {
     receivers: JoinSet<()>,
     /// Metrics and health, until everything else is done.
     admin: JoinSet<()>,
+    /// While it is there, what is in `admin` has to go on.
+    _running: watch::Sender<()>,
     judging: Judging,
     keeping: Keeping,
     exporting: watch::Sender<ExporterStop>,
-    exporters: JoinSet<(String, bool)>,
+    exporters: exporters::Exporters,
     input: Option<LogThread>,
     outbox_thread: Option<LogThread>,
     failure: watch::Receiver<Option<String>>,

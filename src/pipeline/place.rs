@@ -1,5 +1,6 @@
 //! The data directory: whose it is, and what lies where in it.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -7,7 +8,7 @@ use tracing::warn;
 use uuid::Uuid;
 
 use super::{Lock, Settings};
-use crate::log::{Storage, storage};
+use crate::log::{Disk, Storage, storage};
 
 /// A data directory that is ours while this exists.
 #[derive(Debug)]
@@ -26,7 +27,10 @@ impl Place {
     pub(super) fn open(settings: &Settings, data: &Path) -> anyhow::Result<Self> {
         let storage = &*settings.storage;
         let at = || data.display();
-        storage.create_dir_all(data).with_context(|| format!("create {}", at()))?;
+        storage.create_dir_all(data).with_context(|| expected(data))?;
+        for dir in [data, &data.join("input"), &data.join("outbox")] {
+            usable(storage, dir)?;
+        }
         let locked = storage.try_lock(&data.join("lock")).with_context(|| format!("lock {}", at()))?;
         let Some(lock) = locked else {
             bail!("{} is in use by another process; every instance needs a data directory of its own", at())
@@ -41,6 +45,25 @@ impl Place {
             lock: Lock(lock),
         })
     }
+}
+
+/// A folder that is not there yet is made later.
+fn usable(storage: &dyn Storage, dir: &Path) -> anyhow::Result<()> {
+    match storage.writable(dir) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error).with_context(|| expected(dir)),
+        _ => Ok(()),
+    }
+}
+
+fn expected(dir: &Path) -> String {
+    format!("data.path: expected a folder in which this process may create files, found {}", dir.display())
+}
+
+/// Whether a data directory could be at `data`; nothing is created.
+pub fn check_place(data: &Path) -> anyhow::Result<()> {
+    let mut above = data.ancestors().map(|dir| if dir.as_os_str().is_empty() { Path::new(".") } else { dir });
+    let there = above.find(|dir| dir.exists()).unwrap_or(Path::new("/"));
+    usable(&Disk, there)
 }
 
 /// Whose a data directory is; `None`: nobody's yet, or its identity is damaged.

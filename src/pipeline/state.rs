@@ -13,12 +13,12 @@ use std::sync::Arc;
 use prost::Message;
 
 use super::engine::Engine;
+use super::learned;
 use super::piece::{state_from_proto, state_to_proto};
 use crate::buffer::{Key, Remembered, Sent, SentUnit, State as Life};
 use crate::exporter::known::{Extent, Known};
 use crate::log::{Open, Storage, storage};
 use crate::proto;
-use crate::sampler::slow::{Percentile, SketchSnapshot, SlowSnapshot, WindowSnapshot};
 use crate::trace::{Position, TenantId, Threshold, TraceId, WeightRule};
 
 /// The meaning of the file; a later one is refused.
@@ -41,6 +41,7 @@ pub(super) struct Saved {
     pub(super) kept: Vec<SavedTrace>,
     pub(super) learned: Vec<proto::Sketch>,
     pub(super) published_ms: u64,
+    pub(super) budgets: Vec<proto::Budget>,
     /// What the input log held: where each segment ended.
     pub(super) input: Vec<Position>,
     pub(super) outbox: Known,
@@ -92,7 +93,7 @@ impl Snapshot {
         let learned = engine.slow.snapshot();
         let sketches = learned.sketches.iter().map(|sketch| {
             let tenant = writer.tenants.number(&engine.tenant_name(sketch.tenant));
-            sketch_to_proto(sketch, tenant)
+            learned::sketch_to_proto(sketch, tenant)
         });
         let sketches = sketches.collect();
         let state = proto::State {
@@ -106,6 +107,7 @@ impl Snapshot {
             tenants: writer.tenants.names,
             sketches,
             thresholds_published_at_ms: learned.published_ms,
+            budgets: learned::budgets(engine),
             input: input_extents(engine, low_water, frontier),
             outbox: outbox.segments.iter().map(proto::Extent::from).collect(),
             cursors: outbox.cursors.iter().map(exporter_cursor).collect(),
@@ -293,6 +295,7 @@ fn saved(state: proto::State) -> Saved {
         },
         learned: state.sketches,
         published_ms: state.thresholds_published_at_ms,
+        budgets: state.budgets,
         tenants,
     }
 }
@@ -308,58 +311,5 @@ impl SavedTrace {
             judged_ms: self.judged_ms,
             through: self.through,
         }
-    }
-}
-
-impl Saved {
-    /// What was learned, with tenants numbered as in this process.
-    pub(super) fn slow(&self, tenant: impl Fn(&str) -> Option<TenantId>) -> SlowSnapshot {
-        let sketches = self.learned.iter().filter_map(|sketch| {
-            let name = self.tenants.get(sketch.tenant as usize)?;
-            Some(sketch_from_proto(sketch, tenant(name)?))
-        });
-        SlowSnapshot { published_ms: self.published_ms, sketches: sketches.collect() }
-    }
-}
-
-fn sketch_to_proto(sketch: &SketchSnapshot, tenant: u32) -> proto::Sketch {
-    let window = |window: &WindowSnapshot| proto::Window {
-        buckets: window.buckets.iter().map(|(bucket, _)| u32::from(*bucket)).collect(),
-        counts: window.buckets.iter().map(|(_, count)| *count).collect(),
-    };
-    let thresholds = sketch.thresholds.iter().map(|(percentile, duration_ns)| proto::SlowThreshold {
-        percentile: percentile.thousandths(),
-        duration_ns: *duration_ns,
-    });
-    proto::Sketch {
-        tenant,
-        service: sketch.service.clone(),
-        name: sketch.name.clone(),
-        window: sketch.window,
-        current: Some(window(&sketch.current)),
-        previous: Some(window(&sketch.previous)),
-        grown: sketch.grown,
-        thresholds: thresholds.collect(),
-    }
-}
-
-fn sketch_from_proto(sketch: &proto::Sketch, tenant: TenantId) -> SketchSnapshot {
-    let window = |window: &Option<proto::Window>| {
-        let window = window.clone().unwrap_or_default();
-        let buckets = window.buckets.into_iter().filter_map(|bucket| u16::try_from(bucket).ok());
-        WindowSnapshot { buckets: buckets.zip(window.counts).collect() }
-    };
-    let thresholds = sketch.thresholds.iter().filter_map(|threshold| {
-        Some((Percentile::from_thousandths(threshold.percentile)?, threshold.duration_ns))
-    });
-    SketchSnapshot {
-        tenant,
-        service: sketch.service.clone(),
-        name: sketch.name.clone(),
-        window: sketch.window,
-        current: window(&sketch.current),
-        previous: window(&sketch.previous),
-        grown: sketch.grown,
-        thresholds: thresholds.collect(),
     }
 }

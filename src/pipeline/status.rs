@@ -70,7 +70,7 @@ impl StageStatus {
             let pending = metrics.pending();
             Exporter {
                 name: subscription.cursor.exporter().to_owned(),
-                up: !metrics.is_down(),
+                up: metrics.obstacle().is_none(),
                 delivered: metrics.delivered(),
                 pending: pending.spans,
                 pending_bytes: pending.bytes,

@@ -19,7 +19,7 @@ mod traceql;
 mod uniformity;
 mod unit;
 
-pub use budget::{Formula, KEYS_MAX, Measure, Rate, RateError};
+pub use budget::{BudgetSnapshot, Formula, KEYS_MAX, KeySnapshot, Measure, MeterSnapshot, Rate, RateError};
 pub use config::{ConditionText, Keep, PolicyConfig, PolicyName, RandomnessSource};
 pub use policy::{CompileError, CurrentKeep, Policies, Shadow, Warning};
 pub use root::{RootCondition, RootError, Roots};

@@ -13,6 +13,7 @@ use prometheus::{Encoder, TextEncoder};
 
 pub use super::openmetrics::Example;
 use super::openmetrics::{self, Examples};
+use super::panics;
 use super::status::{Status, Tells};
 use super::why::Witness;
 
@@ -235,6 +236,8 @@ impl Source for Process {
             &[],
             self.started_unix_seconds,
         );
+        let help = "Panics of any thread or task; each is a defect of this program.";
+        out.counter("tailwater_process_panics_total", help, &[], panics::count());
     }
 }
 

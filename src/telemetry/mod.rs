@@ -9,6 +9,7 @@ pub mod logging;
 pub mod metrics;
 pub mod notices;
 mod openmetrics;
+pub mod panics;
 pub mod readiness;
 pub mod red;
 mod stages;

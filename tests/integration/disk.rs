@@ -21,6 +21,11 @@ fn large(random: &mut Random, count: usize) -> Vec<Trace> {
     (0..count).map(|_| Trace::new(random).failed().named(&"x".repeat(30_000))).collect()
 }
 
+/// Text that does not become much smaller.
+fn noise(random: &mut Random, letters: usize) -> String {
+    (0..letters).map(|_| char::from(b'0' + random.below(64) as u8)).collect()
+}
+
 /// A file system of its own in memory, of so many MiB; none where mounting is not allowed.
 struct SmallDisk(TempDir);
 
@@ -126,6 +131,136 @@ async fn a_disk_filled_by_somebody_else_is_seen_and_got_over() {
     let kept = tailwater.judged().await.kept;
     tailwater.drain().await;
     assert_eq!((kept, rows_below(&tailwater.parquet()).len()), (120, 120));
+}
+
+/// Of an exporter of Parquet.
+async fn is(tailwater: &Tailwater, gauge: &str) -> bool {
+    let name = format!("tailwater_exporter_{gauge}");
+    tailwater.metrics().await.sum(&name, &[("exporter", "parquet")]) == 1.0
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parquet_that_finds_no_room_on_this_machine_blames_the_disk_and_goes_on_when_there_is_some() {
+    let Some(disk) = SmallDisk::mount(96) else { return };
+    let data = disk.0.path().join("data");
+    let setup =
+        Setup { disk: "64MiB", data: Some(data.clone()), policies: KEEP_ALL.to_owned(), ..Setup::default() };
+    let mut tailwater = setup.start().await;
+    // They fill the room that is reserved for the outbox: its segment has little to give back when it is sealed.
+    let mut random = Random(32);
+    let traces: Vec<_> =
+        (0..20).map(|_| Trace::new(&mut random).named(&noise(&mut random, 165_000))).collect();
+    Sender::to(&tailwater).deliver(&request(&traces)).await;
+    let ballast = disk.ballast();
+    eventually("the disk is blamed", WITHIN, async || is(&tailwater, "stalled").await.then_some(())).await;
+    assert!(!is(&tailwater, "down").await, "the folder that takes Parquet is well");
+    let (_, says) = tailwater.readiness().await;
+    let blamed = "exporter parquet cannot use this machine's disk, 60 spans wait: make ";
+    assert!(
+        says.contains(blamed) && says.contains("parquet.part") && says.contains("No space left"),
+        "{says}"
+    );
+    assert!(tailwater.said("this machine's disk keeps Parquet from being made") == 1);
+    assert_eq!(tailwater.said("object store takes nothing"), 0);
+    let part = data.join("parquet.part");
+    eventually("no half file is left", WITHIN, async || (!part.exists()).then_some(())).await;
+    fs::remove_file(ballast).unwrap();
+    eventually("all of it is there", WITHIN, async || {
+        (rows_below(&tailwater.parquet()).len() == 60 && !is(&tailwater, "stalled").await).then_some(())
+    })
+    .await;
+    assert_eq!(tailwater.judged().await.kept, 60);
+    assert!(tailwater.said("Parquet is written again") == 1);
+    tailwater.drain().await;
+    assert_eq!((rows_below(&tailwater.parquet()).len(), part.exists()), (60, false));
+}
+
+/// A folder that can be read alone, until this is dropped; files that are open already are not concerned.
+struct ReadOnly(PathBuf);
+
+impl ReadOnly {
+    fn over(folder: &Path) -> Option<Self> {
+        let mount = |arguments: &[&str]| {
+            let done = Command::new("mount").args(arguments).arg(folder).output();
+            done.is_ok_and(|done| done.status.success())
+        };
+        let name = folder.to_str().unwrap();
+        let bound = mount(&["--bind", name]).then(|| Self(folder.to_owned()));
+        let mounted = bound.filter(|_| mount(&["-o", "remount,bind,ro"]));
+        if mounted.is_none() {
+            eprintln!("skipped: nothing can be mounted here");
+        }
+        mounted
+    }
+}
+
+impl Drop for ReadOnly {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_only_data_directory_is_refused_by_name_and_warned_of_by_check() {
+    let folder = TempDir::new().unwrap();
+    let (there, file) = (folder.path().join("there"), folder.path().join("t.yaml"));
+    fs::create_dir(&there).unwrap();
+    let Some(_read_only) = ReadOnly::over(&there) else { return };
+    for data in [there.clone(), there.join("to/be/made")] {
+        let yaml = format!(
+            "receivers: {{ otlp: {{ grpc: {{ listen: \"127.0.0.1:0\" }} }} }}\ndata: {{ path: \"{}\" }}\n\
+             telemetry: {{ listen: \"127.0.0.1:0\" }}\n",
+            data.display()
+        );
+        fs::write(&file, yaml).unwrap();
+        let expected = "data.path: expected a folder in which this process may create files, found ";
+        let started = Tailwater::run(&["--config", file.to_str().unwrap()]);
+        let (_, said) = text(&started);
+        assert_eq!(started.status.code(), Some(1), "{said}");
+        assert!(said.contains(&format!("{expected}{}: Read-only file system", data.display())), "{said}");
+        let checked = Tailwater::run(&["check", file.to_str().unwrap()]);
+        let (said, _) = text(&checked);
+        assert!(checked.status.success(), "{said}");
+        assert!(
+            said.contains("warning: ") && said.contains(expected) && said.contains("Read-only"),
+            "{said}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_directory_that_turns_read_only_is_told_of_refuses_and_comes_back() {
+    let mut tailwater = Setup { policies: KEEP_ALL.to_owned(), ..Setup::default() }.start().await;
+    let (mut sender, mut random) = (Sender::to(&tailwater), Random(33));
+    sender.deliver(&request(&large(&mut random, 1))).await;
+    let Some(read_only) = ReadOnly::over(&tailwater.data()) else { return };
+    let named = format!("{}", tailwater.data().display());
+    eventually("the state is missed", WITHIN, async || {
+        let (status, says) = tailwater.readiness().await;
+        let told = says.contains("the state cannot be kept, and nothing is deleted meanwhile: ");
+        (status == 200 && told && says.contains(&named) && says.contains("Read-only file system"))
+            .then_some(())
+    })
+    .await;
+    let sent = fill(&mut sender, &mut random).await;
+    let (status, says) = eventually("/readyz turns false", WITHIN, async || {
+        Some(tailwater.readiness().await).filter(|(status, _)| *status == 503)
+    })
+    .await;
+    let reason = says.contains("senders are refused for") && says.contains("cannot be written: ");
+    assert!(reason && says.contains(&named) && says.contains("Read-only file system"), "{status} {says}");
+    assert_eq!(tailwater.said("state is kept again"), 0);
+    assert!(tailwater.said("log cannot be written, it is tried again") <= 2, "once for each log");
+    drop(read_only);
+    sender.deliver(&request(&large(&mut random, 1))).await;
+    eventually("it is ready again", WITHIN, async || {
+        (tailwater.readiness().await == (200, "ready\n".to_owned())).then_some(())
+    })
+    .await;
+    let kept = tailwater.judged().await.kept;
+    assert!(kept as usize >= sent + 3, "{kept} of {sent}");
+    tailwater.drain().await;
+    assert_eq!(rows_below(&tailwater.parquet()).len() as u64, kept);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,6 +20,7 @@ mod parquet;
 mod pressure;
 mod red;
 mod reload;
+mod resend;
 mod sdk;
 mod statistics;
 mod stores;

@@ -115,6 +115,27 @@ async fn a_store_that_refuses_the_key_is_told_of_before_there_is_anything_to_sto
     assert_each_once(&rows_below(&store.files()), spans);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_is_missing_from_the_start_gets_everything_when_it_is_made() {
+    let store = ObjectStore::start().await;
+    store.fail(|_| Some(StoreFault::Answers(404, "NoSuchBucket")));
+    let tailwater = storing_in(&store).await;
+    let spans = load(&tailwater, &mut Random(4), Duration::from_secs(1)).await;
+    let says = eventually("it is told", WITHIN, async || {
+        let (status, says) = tailwater.readiness().await;
+        (status == 200 && says.contains("the bucket does not exist")).then_some(says)
+    })
+    .await;
+    assert!(
+        says.contains("exporter parquet takes nothing, ") && says.contains("s3://traces/some/prefix"),
+        "{says}"
+    );
+    store.mend();
+    delivered(&tailwater, spans).await;
+    tailwater.assert_ledger().await;
+    assert_each_once(&rows_below(&store.files()), spans);
+}
+
 /// A program that serves until it is dropped.
 struct Server(Child);
 

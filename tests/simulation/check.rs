@@ -33,7 +33,7 @@ impl World {
         }
         for subscription in life.instance.outbox().subscriptions() {
             let metrics = &subscription.metrics;
-            let came = metrics.pending_at_start() + balance.kept + life.appended;
+            let came = metrics.pending_at_start() + balance.kept + life.appended + metrics.repeated();
             let lost: u64 = Lost::ALL.iter().map(|cause| metrics.lost(*cause)).sum();
             let went = metrics.delivered() + metrics.pending().spans + lost;
             if came != went {

@@ -155,6 +155,10 @@ impl Storage for Rig {
     fn available(&self, path: &Path) -> Option<u64> {
         self.disk.available(path)
     }
+
+    fn writable(&self, dir: &Path) -> io::Result<()> {
+        self.disk.writable(dir)
+    }
 }
 
 #[derive(Debug)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
+use crate::exporter::metrics::Obstacle;
 use crate::exporter::outbox::{Parcel, Subscription, Tail};
 use crate::trace::Position;
 
@@ -103,12 +104,16 @@ impl Feed {
         self.reading = None;
         match read {
             Ok(parcels) => {
+                self.subscription.metrics.disk_works();
                 self.exhausted = parcels.is_empty() && !std::mem::take(&mut self.recheck);
                 Some(parcels)
             }
             Err(error) => {
                 let exporter = self.subscription.cursor.exporter();
-                tracing::error!(exporter, %error, "cannot read the outbox, trying again");
+                let text = format!("read the outbox: {error}");
+                if self.subscription.metrics.failed(Obstacle::Disk, &text) {
+                    tracing::error!(exporter, %error, "cannot read the outbox, trying again");
+                }
                 self.failing = true;
                 None
             }

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::backoff::{self, Backoff};
 use super::outcome::{Outcome, Wait};
 use super::split::split;
-use crate::exporter::metrics::{Amount, Metrics};
+use crate::exporter::metrics::{Amount, Metrics, Obstacle};
 use crate::exporter::outbox::Parcel;
 use crate::trace::{Position, TraceId};
 
@@ -173,14 +173,14 @@ impl Queue {
         let Parcel { at, end, tenant, piece } = parcel;
         let (segment, trace) = (at.segment, piece.trace().unwrap_or_default());
         if piece.otlp.len() <= self.settings.batch_bytes {
-            let number = self.prefix.push(end, 1);
+            let number = self.prefix.push(end, segment, 1);
             let amount = Amount::of(&piece);
             return self.add(tenant, Part { number, segment, trace, amount, otlp: piece.otlp }, now);
         }
         // Each part is a request of its own.
         self.close_tenant(&tenant);
         let parts = split(&piece.otlp, self.settings.batch_bytes);
-        let number = self.prefix.push(end, parts.len());
+        let number = self.prefix.push(end, segment, parts.len());
         let last = parts.len() - 1;
         let mut spans_left = piece.spans;
         for (n, part) in parts.into_iter().enumerate() {
@@ -253,7 +253,7 @@ impl Queue {
     }
 
     fn failed(&mut self, started: u32, wait: Wait, error: &str, now: Instant, random: f64) -> Option<Event> {
-        self.metrics.failed(error);
+        self.metrics.failed(Obstacle::Backend, error);
         let first = self.backoff.failed(started, wait, now, random);
         first.then(|| Event::Down { error: error.to_owned() })
     }
@@ -295,7 +295,7 @@ impl Queue {
             let lost = left.min(part.amount.spans);
             left -= lost;
             self.metrics.settled(part.segment, part.amount, lost);
-            self.prefix.settled(part.number);
+            self.prefix.settled(part.number, part.amount);
         }
         let spans: u64 = batch.parts.iter().map(|part| part.amount.spans).sum();
         let first = batch.parts.first().filter(|_| rejected > 0)?;
@@ -362,25 +362,45 @@ impl Batch {
     }
 }
 
-/// How many parts of the pieces under way wait for their fate, in the order of the outbox.
+/// Who comes after it begins at the cursor: what was settled ahead of that will be sent and counted again.
+impl Drop for Queue {
+    fn drop(&mut self) {
+        let ahead = self.prefix.waiting.iter().filter(|piece| piece.settled != Amount::default());
+        ahead.for_each(|piece| self.metrics.again(piece.segment, piece.settled));
+    }
+}
+
+/// The pieces under way, in the order of the outbox.
 #[derive(Debug, Default)]
 struct Prefix {
-    waiting: VecDeque<(Position, usize)>,
+    waiting: VecDeque<Waiting>,
     /// Number of the first of `waiting`.
     first: u64,
     moved: Option<Position>,
 }
 
+/// A piece of which the cursor cannot pass some part yet, or one before it.
+#[derive(Debug)]
+struct Waiting {
+    end: Position,
+    segment: u32,
+    /// Parts whose fate is not known.
+    parts: usize,
+    settled: Amount,
+}
+
 impl Prefix {
-    fn push(&mut self, end: Position, parts: usize) -> u64 {
-        self.waiting.push_back((end, parts));
+    fn push(&mut self, end: Position, segment: u32, parts: usize) -> u64 {
+        self.waiting.push_back(Waiting { end, segment, parts, settled: Amount::default() });
         self.first + self.waiting.len() as u64 - 1
     }
 
-    fn settled(&mut self, number: u64) {
-        self.waiting[(number - self.first) as usize].1 -= 1;
-        while let Some((end, 0)) = self.waiting.front() {
-            self.moved = Some(*end);
+    fn settled(&mut self, number: u64, amount: Amount) {
+        let piece = &mut self.waiting[(number - self.first) as usize];
+        piece.parts -= 1;
+        piece.settled += amount;
+        while let Some(first) = self.waiting.front().filter(|piece| piece.parts == 0) {
+            self.moved = Some(first.end);
             self.waiting.pop_front();
             self.first += 1;
         }

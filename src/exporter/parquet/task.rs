@@ -11,16 +11,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use parquet::errors::ParquetError;
 use prost::Message;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::source::{Piece, PieceKey, Pieces, Segment};
 use super::span::Contents as Spans;
 use super::upload::{self, blocking, chain};
-use super::{Config, EncodeError, Journal, OpenError, Store, UploadError, encode_to, name};
-use crate::exporter::metrics::{Amount, Lost};
+use super::{Config, EncodeError, Journal, OpenError, Store, Summary, UploadError, encode_to, name};
+use crate::exporter::metrics::{Amount, Lost, Obstacle};
 use crate::exporter::otlp::Stop;
 use crate::exporter::outbox::{Outbox, Subscription, read_piece};
 use crate::log::{File, GroupItem, GroupReader, Open, SegmentInfo, Storage, record};
@@ -56,9 +57,9 @@ pub struct Exporter {
 pub(super) enum SegmentError {
     #[error("read the outbox: {0}")]
     Read(io::Error),
-    #[error(transparent)]
-    Encode(#[from] EncodeError),
-    #[error("write {path}: {source}")]
+    #[error("make {}", path.display())]
+    Encode { path: PathBuf, source: EncodeError },
+    #[error("remove {}", path.display())]
     Temporary { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -66,6 +67,21 @@ pub(super) enum SegmentError {
     Upload(#[from] UploadError),
     #[error("upload took longer than {UPLOAD_MAX:?}")]
     Slow,
+}
+
+impl SegmentError {
+    fn obstacle(&self) -> Obstacle {
+        match self {
+            Self::Encode { source, .. } => match source {
+                EncodeError::Write(ParquetError::External(_)) => Obstacle::Disk,
+                EncodeError::Write(_) | EncodeError::Compressor(_) => Obstacle::Defect,
+                EncodeError::Read { .. } | EncodeError::Create(_) => Obstacle::Disk,
+            },
+            Self::Read(_) | Self::Temporary { .. } => Obstacle::Disk,
+            Self::Upload(UploadError::Local(_) | UploadError::Note(_)) => Obstacle::Disk,
+            Self::Open(_) | Self::Upload(_) | Self::Slow => Obstacle::Backend,
+        }
+    }
 }
 
 impl Exporter {
@@ -185,10 +201,14 @@ impl Exporter {
         let mut spans = contents.amount.spans;
         if !attributes.parquet_url.is_empty() {
             spans = 0;
+            let mut duplicate_keys = 0;
             let store = self.open(&attributes.parquet_url)?;
             for (tenant, keys) in &contents.tenants {
-                spans += self.put(&store, segment, &contents, tenant, keys.clone()).await?;
+                let written = self.put(&store, segment, &contents, tenant, keys.clone()).await?;
+                spans += written.rows;
+                duplicate_keys += written.duplicate_keys;
             }
+            self.subscription.metrics.replaced_keys(duplicate_keys);
         }
         self.settle(segment, &contents, spans);
         let cursor = self.subscription.cursor.clone();
@@ -211,7 +231,7 @@ impl Exporter {
         metrics.passed(segment.number + 1, Lost::Corrupt);
     }
 
-    /// Returns the number of rows.
+    /// Makes the object of one tenant; leaves no file of this machine behind, whatever happens.
     async fn put(
         &self,
         store: &Store,
@@ -219,18 +239,22 @@ impl Exporter {
         contents: &Contents,
         tenant: &str,
         keys: Vec<PieceKey>,
-    ) -> Result<u64, SegmentError> {
+    ) -> Result<Summary, SegmentError> {
         let header = Segment { uuid: segment.uuid, opened_ms: segment.opened_ms };
         let (storage, path, file) = (self.storage.clone(), self.temporary.clone(), contents.file.clone());
-        let (encoded, summary) =
-            blocking(move || encode_to(&*storage, &path, &PieceFile(file), keys, &header)).await?;
+        let encoded = blocking(move || encode_to(&*storage, &path, &PieceFile(file), keys, &header)).await;
+        // What it has of a full disk others need; what cannot be removed is replaced by the next attempt.
+        let (encoded, summary) = encoded.map_err(|source| {
+            let _ = self.storage.remove(&self.temporary);
+            SegmentError::Encode { path: self.temporary.clone(), source }
+        })?;
         let object = name(tenant, &header);
         let upload = store.upload(encoded, &object, &self.journal);
         let uploaded = timeout_at(Instant::now() + UPLOAD_MAX, upload).await;
         let removed = self.storage.remove(&self.temporary);
         uploaded.map_err(|_| SegmentError::Slow)??;
         removed.map_err(|source| SegmentError::Temporary { path: self.temporary.clone(), source })?;
-        Ok(summary.rows)
+        Ok(summary)
     }
 
     /// Names the first trace of which there are fewer rows than spans: its bytes are no OTLP.
@@ -248,18 +272,40 @@ impl Exporter {
     }
 
     fn works(&self) {
-        if self.subscription.metrics.is_down() {
-            info!(exporter = EXPORTER, "object store takes files again");
+        match self.subscription.metrics.works() {
+            Some(Obstacle::Backend) => info!(exporter = EXPORTER, "object store takes files again"),
+            Some(_) => info!(exporter = EXPORTER, "Parquet is written again"),
+            None => {}
         }
-        self.subscription.metrics.works();
     }
 
     fn failed(&self, error: &SegmentError) {
-        let text = chain(error);
-        if !self.subscription.metrics.is_down() {
-            warn!(exporter = EXPORTER, error = text, "object store takes nothing, spans wait in the outbox");
+        let (text, obstacle) = (chain(error), error.obstacle());
+        if self.subscription.metrics.failed(obstacle, &text) {
+            match obstacle {
+                Obstacle::Backend => {
+                    warn!(
+                        exporter = EXPORTER,
+                        error = text,
+                        "object store takes nothing, spans wait in the outbox"
+                    );
+                }
+                Obstacle::Disk => {
+                    warn!(
+                        exporter = EXPORTER,
+                        error = text,
+                        "this machine's disk keeps Parquet from being made, spans wait in the outbox"
+                    );
+                }
+                Obstacle::Defect => {
+                    error!(
+                        exporter = EXPORTER,
+                        error = text,
+                        "Parquet cannot be made, spans wait in the outbox"
+                    );
+                }
+            }
         }
-        self.subscription.metrics.failed(&text);
         self.subscription.metrics.retry();
     }
 }

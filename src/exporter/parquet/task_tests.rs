@@ -17,6 +17,7 @@ use crate::exporter::outbox::tests::Bench;
 use crate::exporter::parquet::S3;
 use crate::exporter::parquet::object_store::{ACCESS_KEY, ObjectStore, Operation, SECRET_KEY, StoreFault};
 use crate::log::SimDisk;
+use crate::log::hooked::Hooked;
 
 const SPANS: u32 = 28;
 /// Two parts of [`UPLOAD`].
@@ -62,8 +63,13 @@ struct Life {
 
 impl Life {
     fn start(disk: &SimDisk, config: &Config) -> Self {
+        Self::start_on(disk, disk.storage(), config)
+    }
+
+    /// The exporter sees its disk as `storage` shows it.
+    fn start_on(disk: &SimDisk, storage: Arc<dyn Storage>, config: &Config) -> Self {
         let bench = Bench::open_for(disk, &[EXPORTER], attributes(&config.url));
-        let built = Exporter::build(bench.outbox.clone(), disk.storage(), Path::new("data"), config);
+        let built = Exporter::build(bench.outbox.clone(), storage, Path::new("data"), config);
         let exporter = Exporter { upload: UPLOAD, ..built.unwrap().unwrap() };
         let metrics = exporter.subscription.metrics.clone();
         let (stop, stopped) = watch::channel(Stop::Run);
@@ -184,20 +190,47 @@ async fn power_lost_before_a_segment_is_encoded_delivers_it_once() {
 #[tokio::test]
 async fn power_lost_while_a_segment_is_encoded_delivers_it_once() {
     let (disk, server) = (SimDisk::new(2), ObjectStore::start().await);
+    let (part, seen) = (Path::new("data/parquet.part"), disk.clone());
+    let half = move || seen.content(part).is_some_and(|content| content.len() > 1 << 20);
+    let (power, lost) = std::sync::mpsc::channel::<()>();
+    let (lost, is_half) = (std::sync::Mutex::new(lost), half.clone());
+    let storage = Hooked::over(disk.storage(), move |what, path| {
+        if what == "write" && path == part && is_half() {
+            let _ = lost.lock().unwrap().recv();
+        }
+        Ok(())
+    });
+    let mut life = Life::start_on(&disk, storage, &in_bucket(&server));
+    life.append_large();
+    life.until("half a file", |_| half()).await;
+    life.crash(&disk).await;
+    is_delivered_once(&disk, &server).await;
+    drop(power);
+}
+
+#[tokio::test]
+async fn a_full_disk_is_blamed_and_left_as_it_was_until_there_is_room() {
+    let (disk, server) = (SimDisk::new(12), ObjectStore::start().await);
     let mut life = Life::start(&disk, &in_bucket(&server));
     life.until("reached", |_| !server.asked().is_empty()).await;
     disk.set_capacity(Some(disk.used() + (17 << 20)));
     life.append_large();
-    life.until("out of room", Metrics::is_down).await;
-    assert!(
-        life.metrics.last_error().unwrap().contains("write the Parquet file: "),
-        "{:?}",
-        life.metrics.last_error()
-    );
-    assert!(disk.content(Path::new("data/parquet.part")).unwrap().len() > 1 << 20, "half of it is there");
+    let used = disk.used();
+    life.until("out of room", |metrics| metrics.obstacle() == Some(Obstacle::Disk)).await;
+    assert!(!life.metrics.is_down(), "the store is well");
+    let said = life.metrics.last_error().unwrap();
+    assert!(said.starts_with("make data/parquet.part: write the Parquet file: "), "{said}");
+    life.until("tried again", |metrics| metrics.retries() > 1).await;
+    assert_eq!((disk.content(Path::new("data/parquet.part")), disk.used()), (None, used));
+    assert_eq!((life.metrics.delivered(), life.metrics.pending().spans), (0, SPANS.into()));
     disk.set_capacity(None);
-    life.crash(&disk).await;
-    is_delivered_once(&disk, &server).await;
+    life.delivered(SPANS.into()).await;
+    assert_eq!(life.metrics.obstacle(), None);
+    assert_eq!(
+        objects(&server.files()).iter().map(|(.., rows)| *rows).collect::<Vec<_>>(),
+        [i64::from(SPANS)]
+    );
+    life.end().await;
 }
 
 #[tokio::test]
@@ -312,5 +345,24 @@ async fn a_store_that_is_down_for_ten_minutes_gets_everything_when_it_is_back() 
     assert!(begin.elapsed() < Duration::from_secs(600 + 65), "{:?}", begin.elapsed());
     assert_eq!(objects(&folder).iter().map(|(.., rows)| rows).sum::<i64>(), 10 * i64::from(SPANS));
     assert!(!life.metrics.is_down());
+    life.end().await;
+}
+
+#[tokio::test]
+async fn a_segment_goes_where_its_header_says_though_another_url_is_configured_now() {
+    let (disk, root) = (SimDisk::new(13), TempDir::new().unwrap());
+    let folder = |name: &str| root.path().join(name);
+    let to = |name: &str| config(&format!("file:{}", folder(name).display()), None);
+    std::fs::write(folder("first"), b"not mounted").unwrap();
+    let mut life = Life::start(&disk, &to("first"));
+    life.append(SPANS, 10);
+    life.until("failed", Metrics::is_down).await;
+    life.crash(&disk).await;
+    std::fs::remove_file(folder("first")).unwrap();
+    let mut life = Life::start(&disk, &to("second"));
+    life.append(2, 10);
+    life.delivered(u64::from(SPANS) + 2).await;
+    let rows = |name: &str| objects(&folder(name)).iter().map(|(.., rows)| *rows).collect::<Vec<_>>();
+    assert_eq!((rows("first"), rows("second")), (vec![SPANS.into()], vec![2]));
     life.end().await;
 }

@@ -18,7 +18,7 @@ use super::cloud::{self, Objects, Patience};
 use super::config::{Config, S3};
 use super::journal::{Begun, Journal};
 use super::object::{Target, TargetError};
-use crate::log::File;
+use crate::log::{Disk, File, Storage};
 
 /// An upload's parts are of this size, so that an object may have 80 GB.
 const PART_BYTES: usize = 8 << 20;
@@ -86,6 +86,8 @@ pub enum UploadError {
     Failed { place: String, reason: String },
     #[error("read the file to upload")]
     Local(#[source] io::Error),
+    #[error("note on this machine's disk that an upload begins")]
+    Note(#[source] io::Error),
 }
 
 impl Store {
@@ -142,8 +144,11 @@ impl Store {
         match &self.place {
             Place::Folder(folder) => {
                 let (made, place) = (folder.clone(), folder.display().to_string());
-                let made = blocking(move || std::fs::create_dir_all(made)).await;
-                made.map_err(|error| local_error(&place, &error))
+                let probed = move || {
+                    std::fs::create_dir_all(&made)?;
+                    Disk.writable(&made)
+                };
+                blocking(probed).await.map_err(|error| local_error(&place, &error))
             }
             Place::Bucket(bucket) => bucket.probe().await,
         }
@@ -169,8 +174,12 @@ impl Bucket {
 
     fn path(&self, name: &str) -> Result<ObjectPath, UploadError> {
         let parts = [self.prefix.as_str(), name].into_iter().filter(|part| !part.is_empty());
-        let path = parts.collect::<Vec<_>>().join("/");
-        ObjectPath::parse(&path).map_err(|error| UploadError::Refused {
+        self.encoded(&parts.collect::<Vec<_>>().join("/"))
+    }
+
+    /// A path as stores know it.
+    fn encoded(&self, path: &str) -> Result<ObjectPath, UploadError> {
+        ObjectPath::parse(path).map_err(|error| UploadError::Refused {
             place: format!("{}/{path}", self.root),
             reason: error.to_string(),
         })
@@ -197,7 +206,11 @@ impl Bucket {
         let id = self.store.create_multipart(path).await?;
         let begun = Begun { url: self.url.clone(), path: path.to_string(), id };
         let (noted, note) = (journal.clone(), begun.clone());
-        blocking(move || noted.add(note)).await?;
+        if let Err(error) = blocking(move || noted.add(note)).await {
+            // Nobody would know of it later.
+            let _ = self.abort(&begun).await;
+            return Err(PutError::Note(error));
+        }
         let put = match self.send_parts(path, &begun.id, from, len).await {
             Ok(parts) => self.store.complete_multipart(path, &begun.id, parts).await.map_err(PutError::from),
             Err(error) => Err(error),
@@ -206,7 +219,8 @@ impl Bucket {
         let over = put.is_ok() || self.abort(&begun).await.unwrap_or(true);
         if over {
             let ended = journal.clone();
-            blocking(move || ended.remove(&begun)).await?;
+            // A note that stays does no harm: the store does not know that upload any more when it is asked again.
+            let _ = blocking(move || ended.remove(&begun)).await;
         }
         put.map(drop)
     }
@@ -230,7 +244,7 @@ impl Bucket {
     }
 
     async fn abort(&self, begun: &Begun) -> Result<bool, UploadError> {
-        let path = ObjectPath::from(begun.path.as_str());
+        let path = self.encoded(&begun.path)?;
         match self.store.abort_multipart(&path, &begun.id).await {
             // It was completed or aborted, and the answer was lost.
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(true),
@@ -295,12 +309,15 @@ enum PutError {
     Local(#[from] io::Error),
     #[error(transparent)]
     Store(#[from] object_store::Error),
+    #[error(transparent)]
+    Note(io::Error),
 }
 
 impl PutError {
     fn into_upload_error(self, place: String) -> UploadError {
         match self {
             Self::Local(source) => UploadError::Local(source),
+            Self::Note(source) => UploadError::Note(source),
             Self::Store(error) => {
                 let said = chain(&error);
                 let reason = match meaning(&said) {
@@ -343,9 +360,9 @@ async fn copy(from: Arc<dyn File>, to: PathBuf) -> Result<(), UploadError> {
 fn local_error(place: &str, error: &io::Error) -> UploadError {
     let (place, reason) = (place.to_owned(), error.to_string());
     match error.kind() {
-        io::ErrorKind::PermissionDenied | io::ErrorKind::NotADirectory => {
-            UploadError::Refused { place, reason }
-        }
+        io::ErrorKind::PermissionDenied
+        | io::ErrorKind::ReadOnlyFilesystem
+        | io::ErrorKind::NotADirectory => UploadError::Refused { place, reason },
         _ => UploadError::Failed { place, reason },
     }
 }
@@ -356,19 +373,26 @@ fn copy_now(from: &dyn File, to: &Path) -> io::Result<()> {
     };
     std::fs::create_dir_all(folder)?;
     let beside = folder.join(format!(".{name}.part"));
-    let mut copy = std::fs::File::create(&beside)?;
+    let copied = fill(from, &beside).and_then(|()| std::fs::rename(&beside, to));
+    if copied.is_err() {
+        // A full disk gets its room back.
+        let _ = std::fs::remove_file(&beside);
+    }
+    copied?;
+    std::fs::File::open(folder)?.sync_all()
+}
+
+fn fill(from: &dyn File, to: &Path) -> io::Result<()> {
+    let mut copy = std::fs::File::create(to)?;
     let mut at = 0;
     loop {
         let part = read_part_now(from, at, PART_BYTES)?;
         if part.is_empty() {
-            break;
+            return copy.sync_all();
         }
         copy.write_all(&part)?;
         at += part.len() as u64;
     }
-    copy.sync_all()?;
-    std::fs::rename(&beside, to)?;
-    std::fs::File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

@@ -7,12 +7,14 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::exporter::parquet::object_store::{ACCESS_KEY, ObjectStore, Operation, SECRET_KEY, StoreFault};
+use crate::log::SimDisk;
+use crate::log::hooked::Hooked;
 
 const NAME: &str = "tenant=a%2Fb/date=2025-06-15/hour=15/20250615T150640.123Z-x.parquet";
 /// As small as S3 takes them.
 const SETTINGS: Settings = Settings {
     part_bytes: 5 << 20,
-    patience: Patience { request: Duration::from_secs(2), attempts: Duration::from_millis(300) },
+    patience: Patience { request: Duration::from_secs(5), attempts: Duration::from_millis(300) },
 };
 
 fn config(endpoint: &str, secret: &str) -> Config {
@@ -117,7 +119,10 @@ async fn fails_and_is_repeated(fault: StoreFault, operation: Operation, finally:
     assert!(journal.list().is_empty(), "aborted");
     assert_eq!(server.parts(), 0, "{fault:?} of {operation:?} leaves parts");
     server.mend();
-    open(&server).upload(from, NAME, &journal).await.unwrap();
+    let config = config(server.endpoint(), SECRET_KEY);
+    let patient = Settings { patience: Patience::default(), ..SETTINGS };
+    let store = Store::open_with(&config.url, &config.s3, patient).unwrap();
+    store.upload(from, NAME, &journal).await.unwrap();
     assert!(object(&server.files()).1 == bytes);
     assert!(server.asked().iter().all(|asked| asked.condition.is_none()));
 }
@@ -152,6 +157,39 @@ async fn parts_that_a_store_could_not_be_told_to_forget_are_noted() {
     server.mend();
     assert!(open(&server).abort(&left[0]).await.unwrap());
     assert_eq!(server.parts(), 0);
+}
+
+#[tokio::test]
+async fn an_upload_that_cannot_be_noted_leaves_nothing_in_the_store() {
+    let server = ObjectStore::start().await;
+    let (local, disk) = (TempDir::new().unwrap(), SimDisk::new(1));
+    disk.storage().create_dir_all(Path::new("data")).unwrap();
+    let journal = Journal::new(disk.storage(), Path::new("data"));
+    let from = file(local.path(), &vec![7; 12 << 20]);
+    disk.fail_writes(1);
+    let error = open(&server).upload(from.clone(), NAME, &journal).await.unwrap_err();
+    assert!(matches!(error, UploadError::Note(_)), "{error}");
+    let asked = server.asked();
+    assert_eq!((asked[0].operation, asked[1].operation), (Operation::Begin, Operation::Abort));
+    assert_eq!(asked[0].path, asked[1].path, "the same object, however its name is encoded");
+    open(&server).upload(from, NAME, &journal).await.unwrap();
+    assert_eq!(object(&server.files()).1.len(), 12 << 20);
+}
+
+#[tokio::test]
+async fn an_object_that_is_there_is_there_though_its_note_cannot_be_removed() {
+    let server = ObjectStore::start().await;
+    let (local, disk) = (TempDir::new().unwrap(), SimDisk::new(1));
+    disk.storage().create_dir_all(Path::new("data")).unwrap();
+    let storage = Hooked::over(disk.storage(), |what, _| match what {
+        "remove" => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
+        _ => Ok(()),
+    });
+    let journal = Journal::new(storage, Path::new("data"));
+    let from = file(local.path(), &vec![7; 12 << 20]);
+    open(&server).upload(from, NAME, &journal).await.unwrap();
+    assert_eq!(journal.list().len(), 1);
+    assert_eq!(object(&server.files()).1.len(), 12 << 20);
 }
 
 #[tokio::test]
@@ -211,6 +249,19 @@ async fn a_folder_takes_objects_whole_and_what_a_crash_left_is_replaced() {
         store.upload(from.clone(), NAME, &journal(local.path())).await.unwrap();
         assert_eq!(object(&target), (NAME.into(), b"rows".to_vec()));
     }
+}
+
+#[tokio::test]
+async fn a_copy_that_fails_leaves_nothing_in_the_folder() {
+    let (root, local) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let place = root.path().join(NAME);
+    std::fs::create_dir_all(&place).unwrap();
+    let store = Store::open_at(&format!("file:{}", root.path().display()), &S3::default()).unwrap();
+    let from = file(local.path(), b"rows");
+    let error = store.upload(from, NAME, &journal(local.path())).await.unwrap_err();
+    assert!(matches!(error, UploadError::Failed { .. }), "{error}");
+    let beside = std::fs::read_dir(place.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
+    assert_eq!(beside.collect::<Vec<_>>(), [place]);
 }
 
 #[tokio::test]

@@ -7,6 +7,18 @@ const WINDOW: u64 = 60;
 const SECOND_MS: u64 = 1_000;
 const MINUTE_MS: u64 = 60 * SECOND_MS;
 
+/// What a meter knows, to be taken up later at the same time of the same clock.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MeterSnapshot {
+    /// None: nothing has matched yet.
+    pub first_ms: Option<u64>,
+    pub now_ms: u64,
+    /// As many as a minute has seconds; that of second n is at n modulo 60.
+    pub by_second: Vec<u32>,
+    pub this_minute: u64,
+    pub last_minute: u64,
+}
+
 /// Counts of one key against one bound.
 ///
 /// Time is in milliseconds of a clock that does not go back; a step back counts for the latest second known.
@@ -81,6 +93,25 @@ impl Meter {
             (of_minute(self.last_minute), of_minute(self.this_minute))
         };
         Some(mean.max(last).max(current))
+    }
+
+    pub(super) fn snapshot(&self) -> MeterSnapshot {
+        MeterSnapshot {
+            first_ms: self.first_ms,
+            now_ms: self.now_ms,
+            by_second: self.by_second.to_vec(),
+            this_minute: self.this_minute,
+            last_minute: self.last_minute,
+        }
+    }
+
+    /// None: it is none of this program's.
+    pub(super) fn restored(from: &MeterSnapshot) -> Option<Self> {
+        let by_second: [u32; WINDOW as usize] = from.by_second.as_slice().try_into().ok()?;
+        let MeterSnapshot { first_ms, now_ms, this_minute, last_minute, .. } = *from;
+        let sum = by_second.iter().map(|count| u64::from(*count)).sum();
+        let is_later = first_ms.is_some_and(|first_ms| first_ms > now_ms);
+        (!is_later).then_some(Self { first_ms, now_ms, by_second, sum, this_minute, last_minute })
     }
 
     /// Nothing has matched for so long that a new meter would say nearly the same.

@@ -10,12 +10,15 @@
 mod formula;
 mod meter;
 mod rate;
+mod snapshot;
 
 use std::collections::HashMap;
 
 pub use formula::Formula;
 pub(super) use formula::RawFormula;
+pub use meter::MeterSnapshot;
 pub use rate::{Measure, Rate, RateError};
+pub use snapshot::{BudgetSnapshot, KeySnapshot};
 
 use crate::trace::{Share, Threshold};
 use meter::Meter;
@@ -35,6 +38,8 @@ pub(super) struct Budget {
     keys: HashMap<u64, Meters, foldhash::fast::RandomState>,
     rest: Meters,
     swept_ms: u64,
+    /// From the clock of this process to that of the meters, which an earlier life may have begun.
+    shift_ms: i64,
 }
 
 /// What one key is measured by.
@@ -57,10 +62,22 @@ impl Meters {
 impl Budget {
     pub(super) fn new(formula: &Formula) -> Self {
         let Formula { share, at_least, at_most, .. } = *formula;
-        let mut budget =
-            Self { share, at_least, at_most, keys: HashMap::default(), rest: Meters::default(), swept_ms: 0 };
+        let mut budget = Self {
+            share,
+            at_least,
+            at_most,
+            keys: HashMap::default(),
+            rest: Meters::default(),
+            swept_ms: 0,
+            shift_ms: 0,
+        };
         budget.rest = budget.meters();
         budget
+    }
+
+    /// By the clock of the meters.
+    fn time(&self, now_ms: u64) -> u64 {
+        now_ms.saturating_add_signed(self.shift_ms)
     }
 
     fn meters(&self) -> Meters {
@@ -71,6 +88,7 @@ impl Budget {
     /// What p was in force for a unit of this key that has matched, and counts it. `amount` is asked for its
     /// size.
     pub(super) fn draw(&mut self, key: u64, now_ms: u64, amount: impl Fn(Measure) -> u64) -> Threshold {
+        let now_ms = self.time(now_ms);
         if !self.keys.contains_key(&key) {
             self.open(key, now_ms);
         }
@@ -94,6 +112,7 @@ impl Budget {
     /// The share of what matches that is kept now, over all keys by what each brings.
     pub(super) fn probability(&mut self, now_ms: u64) -> f64 {
         let Self { share, at_least, at_most, .. } = *self;
+        let now_ms = self.time(now_ms);
         let (mut kept, mut matched) = (0.0, 0.0);
         for meters in self.keys.values_mut().chain([&mut self.rest]) {
             meters.turn_to(now_ms);

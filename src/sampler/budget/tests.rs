@@ -143,3 +143,43 @@ fn the_probability_shown_is_that_of_all_that_matches() {
     assert!((shown - 7.0 / 102.0).abs() < 0.003, "{shown}");
     assert_eq!(super::Budget::probability(&mut self::budget("0/s"), 0), 0.0);
 }
+
+#[test]
+fn a_budget_goes_on_from_its_snapshot_with_the_share_it_had_whatever_the_new_clock_says() {
+    for keep in [
+        "10/s",
+        "600/min",
+        "{ share: 1%, at_least: 100/min, per: [name] }",
+        "{ share: 1%, at_least: 1/min, at_most: 5/s }",
+    ] {
+        let mut lived = budget(keep);
+        run(&mut lived, 1, BEGIN_MS, BEGIN_MS + 3 * MINUTE_MS, 10);
+        let end_ms = BEGIN_MS + 3 * MINUTE_MS;
+        let saved = lived.snapshot(end_ms);
+        let shown = lived.probability(end_ms);
+        let expected = run(&mut lived, 1, end_ms, end_ms + MINUTE_MS, 10).last;
+        // The clock of a process begins at 0, another one has run for hours.
+        for now_ms in [0, 50 * BEGIN_MS] {
+            let mut goes_on = budget(keep);
+            goes_on.restore(&saved, now_ms);
+            assert_eq!(goes_on.snapshot(now_ms), saved, "{keep}");
+            assert_eq!(goes_on.probability(now_ms), shown, "{keep}");
+            let next = run(&mut goes_on, 1, now_ms, now_ms + MINUTE_MS, 10);
+            assert_eq!(next.last, expected, "{keep}");
+        }
+    }
+}
+
+#[test]
+fn what_is_no_measure_begins_anew() {
+    let mut lived = budget("10/s");
+    run(&mut lived, 1, BEGIN_MS, BEGIN_MS + MINUTE_MS, 10);
+    let mut saved = lived.snapshot(BEGIN_MS + MINUTE_MS);
+    saved.keys[0].at_most.as_mut().unwrap().by_second.pop();
+    let mut goes_on = budget("10/s");
+    goes_on.restore(&saved, 0);
+    assert_eq!(draw(&mut goes_on, 1, 0), Threshold::ALWAYS);
+    let mut without = budget("{ share: 50%, at_least: 1/s }");
+    without.restore(&saved, 0);
+    assert_eq!(draw(&mut without, 1, 0), Threshold::of("50%".parse().unwrap()));
+}

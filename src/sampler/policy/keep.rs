@@ -3,10 +3,11 @@
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 
-use foldhash::fast::RandomState;
+use foldhash::SharedSeed;
+use foldhash::fast::{RandomState, SeedableRandomState};
 use parking_lot::Mutex;
 
-use crate::sampler::budget::{Budget, Formula, Measure};
+use crate::sampler::budget::{Budget, BudgetSnapshot, Formula, Measure};
 use crate::sampler::config::Keep;
 use crate::sampler::unit::{Size, Unit};
 use crate::trace::Threshold;
@@ -23,9 +24,20 @@ pub(super) enum Keeping {
 
 /// What a budget remembers.
 #[derive(Debug)]
-pub(super) struct Counted {
-    budget: Mutex<Budget>,
-    hash: RandomState,
+pub(super) struct Counted(Mutex<Remembered>);
+
+#[derive(Debug)]
+struct Remembered {
+    budget: Budget,
+    /// Of `hash`.
+    seed: u64,
+    hash: SeedableRandomState,
+}
+
+impl Remembered {
+    fn new(budget: Budget, seed: u64) -> Self {
+        Self { budget, seed, hash: SeedableRandomState::with_seed(seed, SharedSeed::global_fixed()) }
+    }
 }
 
 /// What a policy keeps now.
@@ -42,8 +54,9 @@ impl Keeping {
         match keep {
             Keep::Share(share) => Self::Share(Threshold::of(*share)),
             Keep::Formula(formula) => {
-                let budget = Mutex::new(Budget::new(formula));
-                let counted = Counted { budget, hash: RandomState::default() };
+                // Names are chosen by senders: nobody else knows the seed.
+                let seed = RandomState::default().hash_one(());
+                let counted = Counted(Mutex::new(Remembered::new(Budget::new(formula), seed)));
                 Self::Budget { formula: formula.clone(), counted: Arc::new(counted) }
             }
         }
@@ -59,11 +72,31 @@ impl Keeping {
         }
     }
 
+    /// What a budget has measured, for the policy of this name; nothing of a share.
+    pub(super) fn snapshot(&self, policy: &str, now_ms: u64) -> Option<BudgetSnapshot> {
+        let Self::Budget { formula, counted } = self else { return None };
+        let counted = counted.0.lock();
+        let (policy, formula, hash_seed) = (policy.to_owned(), formula.to_string(), counted.seed);
+        Some(BudgetSnapshot { policy, formula, hash_seed, ..counted.budget.snapshot(now_ms) })
+    }
+
+    /// Goes on from what was measured for the same formula.
+    pub(super) fn restore(&self, from: &BudgetSnapshot, now_ms: u64) {
+        if let Self::Budget { formula, counted } = self
+            && formula.to_string() == from.formula
+        {
+            let mut budget = Budget::new(formula);
+            budget.restore(from, now_ms);
+            *counted.0.lock() = Remembered::new(budget, from.hash_seed);
+        }
+    }
+
     /// The threshold in force for a unit that matches. A budget counts the unit.
     pub(super) fn draw(&self, unit: &Unit<'_>) -> Threshold {
         match self {
             Self::Share(threshold) => *threshold,
             Self::Budget { formula, counted } => {
+                let mut counted = counted.0.lock();
                 let mut hasher = counted.hash.build_hasher();
                 formula.per.iter().for_each(|field| field.feed(unit, &mut hasher));
                 let needs_size =
@@ -74,7 +107,7 @@ impl Keeping {
                     Measure::Spans => size.spans,
                     Measure::Bytes => size.bytes,
                 };
-                counted.budget.lock().draw(hasher.finish(), unit.now_ms, amount)
+                counted.budget.draw(hasher.finish(), unit.now_ms, amount)
             }
         }
     }
@@ -99,7 +132,7 @@ impl Keeping {
         match self {
             Self::Share(threshold) => CurrentKeep { probability: threshold.probability(), keys: None },
             Self::Budget { formula, counted } => {
-                let mut budget = counted.budget.lock();
+                let budget = &mut counted.0.lock().budget;
                 let keys = (!formula.per.is_empty()).then(|| budget.keys());
                 CurrentKeep { probability: budget.probability(now_ms), keys }
             }

@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use super::budget::BudgetSnapshot;
 use super::config::PolicyConfig;
 use super::slow::{Percentile, Slow};
 use super::traceql::{Asked, Condition, Folding, Folds, QueryError};
@@ -207,6 +208,22 @@ impl Policies {
             }
         }
         self
+    }
+
+    /// What budgets have measured, for [`Self::restore_budgets`] of a later life; `now_ms` is of the clock of
+    /// [`Unit::now_ms`].
+    pub fn budgets(&self, now_ms: u64) -> Vec<BudgetSnapshot> {
+        let policies = self.names.iter().zip(&self.policies);
+        policies.filter_map(|(name, policy)| policy.keep.snapshot(name, now_ms)).collect()
+    }
+
+    /// Goes on with the budgets of an earlier life, where name and formula are the same.
+    pub fn restore_budgets(&self, saved: &[BudgetSnapshot], now_ms: u64) {
+        for (name, policy) in self.names.iter().zip(&self.policies) {
+            if let Some(saved) = saved.iter().find(|saved| saved.policy == *name) {
+                policy.keep.restore(saved, now_ms);
+            }
+        }
     }
 
     /// Asks the policies in order. Budgets and shadows count the unit.

@@ -124,6 +124,10 @@ impl Names {
         &self.names
     }
 
+    pub(super) fn max(&self) -> usize {
+        self.max
+    }
+
     /// Those that are not shared.
     pub(super) fn len(&self) -> usize {
         self.by_name.len()

@@ -27,6 +27,9 @@ impl Source for Red {
         let names = self.names.read();
         let help = "Combinations of service, span name and kind with series of their own.";
         out.gauge("tailwater_red_series", help, &[], names.len() as f64);
+        let help =
+            "So many combinations have series of their own at most; the others are counted under (other).";
+        out.gauge("tailwater_red_series_limit", help, &[], names.max() as f64);
         let of_series = names.all().iter().zip(&counted).enumerate();
         for (number, (name, counts)) in of_series.filter(|(_, (_, counts))| counts.calls > 0) {
             self.show(out, number as u32, name, counts);

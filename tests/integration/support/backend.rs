@@ -1,6 +1,6 @@
 //! What plays the backend: OTLP over gRPC and HTTP, decoded by generated code, with faults.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -36,6 +36,8 @@ pub enum Fault {
     Answers(Code),
     /// Every request takes this long.
     Slow(Duration),
+    /// Every request is taken at once and answered after this long.
+    AnswersLate(Duration),
     /// This many spans of every request are rejected by partial success.
     Rejects(i64),
 }
@@ -128,6 +130,17 @@ impl Backend {
         counts
     }
 
+    /// Bytes of the spans that came, and of those that had come before.
+    pub fn bytes(&self) -> (usize, usize) {
+        let (mut came, mut again, mut known) = (0, 0, HashSet::new());
+        for span in &self.received.lock().unwrap().spans {
+            let bytes = span.span.encoded_len();
+            came += bytes;
+            again += if known.insert(span.key()) { 0 } else { bytes };
+        }
+        (came, again)
+    }
+
     pub fn distinct(&self) -> usize {
         self.counts().len()
     }
@@ -164,9 +177,12 @@ async fn take(received: &Mutex<Received>, request: ExportTraceServiceRequest) ->
             0
         }
         Fault::Rejects(spans) => spans,
-        Fault::None => 0,
+        Fault::AnswersLate(_) | Fault::None => 0,
     };
     received.lock().unwrap().spans.extend(full_spans(request));
+    if let Fault::AnswersLate(time) = fault {
+        tokio::time::sleep(time).await;
+    }
     Ok(rejected)
 }
 

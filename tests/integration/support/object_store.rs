@@ -50,6 +50,8 @@ pub enum StoreFault {
 #[derive(Clone, Debug)]
 pub struct Asked {
     pub operation: Operation,
+    /// Of the URL.
+    pub path: String,
     /// The condition on which it shall be done.
     pub condition: Option<String>,
 }
@@ -200,7 +202,8 @@ fn decide(script: &mut Script, request: &Request<Incoming>) -> Option<StoreFault
     let operation = operation(request);
     let condition = ["if-match", "if-none-match"].into_iter().find_map(|name| request.headers().get(name));
     let condition = condition.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-    script.asked.push(Asked { operation, condition });
+    let path = request.uri().path().to_owned();
+    script.asked.push(Asked { operation, path, condition });
     script.faults.as_mut().and_then(|faults| faults(operation))
 }
 
