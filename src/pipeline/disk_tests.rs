@@ -23,7 +23,7 @@ use crate::units::{ByteSize, MemoryLimit};
 type Hook = Arc<dyn Fn(&str) -> io::Result<()> + Send + Sync>;
 
 /// A storage that asks before each `write`, `sync` and `remove`.
-struct Hooked {
+pub(super) struct Hooked {
     inner: Arc<dyn Storage>,
     before: Hook,
 }
@@ -46,7 +46,7 @@ impl std::fmt::Debug for HookedFile {
 }
 
 impl Hooked {
-    fn over(
+    pub(super) fn over(
         inner: Arc<dyn Storage>,
         before: impl Fn(&str) -> io::Result<()> + Send + Sync + 'static,
     ) -> Settings {

@@ -29,6 +29,8 @@ mod metrics;
 mod past;
 mod piece;
 mod place;
+#[cfg(test)]
+mod progress_tests;
 mod recover;
 mod red;
 mod reload;

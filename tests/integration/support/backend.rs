@@ -34,7 +34,7 @@ pub enum Fault {
     None,
     /// Every request is answered with this code (HTTP: 503 for `Unavailable`, else 400).
     Answers(Code),
-    /// Every request takes this long.
+    /// Every answer takes this long; what was sent is there before it.
     Slow(Duration),
     /// This many spans of every request are rejected by partial success.
     Rejects(i64),
@@ -42,7 +42,8 @@ pub enum Fault {
 
 #[derive(Debug, Default)]
 struct Received {
-    spans: Vec<FullSpan>,
+    /// The spans of each request that was not refused.
+    batches: Vec<Vec<FullSpan>>,
     requests: usize,
     headers: Vec<HashMap<String, String>>,
     fault: Fault,
@@ -111,7 +112,7 @@ impl Backend {
 
     /// Every span that came, as often as it came.
     pub fn spans(&self) -> Vec<FullSpan> {
-        self.received.lock().unwrap().spans.clone()
+        self.received.lock().unwrap().batches.iter().flatten().cloned().collect()
     }
 
     /// Headers of every request that came.
@@ -122,7 +123,7 @@ impl Backend {
     /// How often each span came.
     pub fn counts(&self) -> HashMap<SpanKey, usize> {
         let mut counts = HashMap::new();
-        for span in &self.received.lock().unwrap().spans {
+        for span in self.received.lock().unwrap().batches.iter().flatten() {
             *counts.entry(span.key()).or_default() += 1;
         }
         counts
@@ -132,10 +133,21 @@ impl Backend {
         self.counts().len()
     }
 
+    /// How many requests were not refused.
+    pub fn taken(&self) -> usize {
+        self.received.lock().unwrap().batches.len()
+    }
+
+    /// The spans of each of them, in the order in which they came.
+    pub fn batches(&self) -> Vec<Vec<SpanKey>> {
+        let received = self.received.lock().unwrap();
+        received.batches.iter().map(|batch| batch.iter().map(FullSpan::key).collect()).collect()
+    }
+
     /// Forgets what it got.
     pub fn clear(&self) {
         let mut received = self.received.lock().unwrap();
-        received.spans.clear();
+        received.batches.clear();
         received.headers.clear();
         received.requests = 0;
     }
@@ -157,17 +169,16 @@ fn free_address() -> SocketAddr {
 
 async fn take(received: &Mutex<Received>, request: ExportTraceServiceRequest) -> Result<i64, Code> {
     let fault = received.lock().unwrap().fault;
-    let rejected = match fault {
-        Fault::Answers(code) => return Err(code),
-        Fault::Slow(time) => {
-            tokio::time::sleep(time).await;
-            0
-        }
-        Fault::Rejects(spans) => spans,
-        Fault::None => 0,
-    };
-    received.lock().unwrap().spans.extend(full_spans(request));
-    Ok(rejected)
+    if let Fault::Answers(code) = fault {
+        return Err(code);
+    }
+    received.lock().unwrap().batches.push(full_spans(request).collect());
+    match fault {
+        Fault::Slow(time) => tokio::time::sleep(time).await,
+        Fault::Rejects(spans) => return Ok(spans),
+        Fault::None | Fault::Answers(_) => {}
+    }
+    Ok(0)
 }
 
 fn response(rejected_spans: i64) -> ExportTraceServiceResponse {

@@ -4,11 +4,12 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::{Ledger, Metrics, eventually, http_client};
+use super::{Ledger, Metrics, WITHIN, eventually, http_client};
 
 /// Errors are kept, and one in twenty of the rest.
 const POLICIES: &str = r#"
@@ -80,6 +81,7 @@ impl Setup {
         std::fs::write(folder.path().join("tailwater.yaml"), self.yaml(folder.path())).unwrap();
         let mut tailwater = Tailwater {
             life: None,
+            reader: None,
             addresses: Arc::default(),
             data: self.data.clone().unwrap_or_else(|| folder.path().join("data")),
             folder,
@@ -153,6 +155,7 @@ impl Addresses {
 #[derive(Debug)]
 pub struct Tailwater {
     life: Option<Child>,
+    reader: Option<JoinHandle<()>>,
     addresses: Arc<Mutex<Addresses>>,
     folder: TempDir,
     data: PathBuf,
@@ -173,14 +176,14 @@ impl Tailwater {
         let mut child = self.command().stderr(Stdio::piped()).spawn().unwrap();
         let (tell, told) = mpsc::channel();
         let (stderr, log) = (child.stderr.take().unwrap(), self.log.clone());
-        std::thread::spawn(move || read_log(stderr, &log, &tell));
+        self.reader = Some(std::thread::spawn(move || read_log(stderr, &log, &tell)));
         self.life = Some(child);
         told
     }
 
     fn spawn(&mut self) {
         let told = self.launch();
-        let addresses = told.recv_timeout(Duration::from_secs(30)).expect("it says where it listens");
+        let addresses = told.recv_timeout(WITHIN).expect("it says where it listens");
         *self.addresses.lock().unwrap() = addresses;
     }
 
@@ -195,33 +198,52 @@ impl Tailwater {
     async fn ready(&self) {
         let url = format!("http://{}/readyz", self.addresses().telemetry);
         let client = http_client();
-        eventually("/readyz turns true", Duration::from_secs(30), async || {
+        eventually("/readyz turns true", WITHIN, async || {
             client.get(&url).send().await.ok().filter(|answer| answer.status().is_success())
         })
         .await;
     }
 
-    /// kill -9.
+    /// kill -9. All it said can be read when this returns.
     pub fn kill(&mut self) {
         let mut child = self.life.take().expect("it runs");
         child.kill().unwrap();
         child.wait().unwrap();
+        self.reader.take().unwrap().join().unwrap();
     }
 
     /// SIGTERM, and waits until it has ended.
     pub async fn terminate(&mut self) -> ExitStatus {
         self.signal("TERM");
         let mut child = self.life.take().expect("it runs");
-        eventually("it ends after SIGTERM", Duration::from_secs(60), async || child.try_wait().unwrap()).await
+        eventually("it ends after SIGTERM", WITHIN, async || child.try_wait().unwrap()).await
     }
 
-    /// Ends the process and has what it left judged and delivered.
+    /// Ends the process, if it runs, and has what it left judged and delivered.
     pub async fn drain(&mut self) {
-        assert!(self.terminate().await.success());
-        let mut command = self.command();
-        command.arg("drain").stderr(Stdio::piped());
+        if self.life.is_some() {
+            assert!(self.terminate().await.success());
+        }
+        let mut command = self.drain_command();
+        command.stderr(Stdio::piped());
         let drained = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
         assert!(drained.status.success(), "drain: {}", String::from_utf8_lossy(&drained.stderr));
+    }
+
+    fn drain_command(&self) -> Command {
+        let mut command = self.command();
+        command.arg("drain");
+        command
+    }
+
+    /// Begins a drain of what a process left, and kills it after that time. False: it was done before.
+    pub async fn kill_drain(&self, after: Duration) -> bool {
+        let mut drain = self.drain_command().stderr(Stdio::null()).spawn().unwrap();
+        tokio::time::sleep(after).await;
+        let done = drain.try_wait().unwrap();
+        drain.kill().unwrap();
+        drain.wait().unwrap();
+        done.is_none()
     }
 
     /// What `tailwater why` answers, beside this process if it runs.
@@ -294,7 +316,7 @@ impl Tailwater {
 
     /// Waits until a line of the log has this text.
     pub async fn says(&self, text: &str) {
-        eventually(&format!("the log says {text}"), Duration::from_secs(10), async || {
+        eventually(&format!("the log says {text}"), WITHIN, async || {
             self.log.lock().unwrap().iter().any(|line| line.contains(text)).then_some(())
         })
         .await;
@@ -364,7 +386,7 @@ impl Tailwater {
 
     /// Waits until every accepted span has been judged.
     pub async fn judged(&self) -> Ledger {
-        eventually("everything is judged", Duration::from_secs(60), async || {
+        eventually("everything is judged", WITHIN, async || {
             let ledger = Ledger::of(&self.metrics().await);
             (ledger.buffered == 0 && ledger.balances()).then_some(ledger)
         })

@@ -1,5 +1,7 @@
 //! Traces whose truth is known, and spans as they arrive.
 
+use std::sync::Arc;
+
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
@@ -17,9 +19,9 @@ const FIRST_START: u64 = 1_750_000_000_000_000_000;
 /// A span with all that stands above it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FullSpan {
-    pub resource: Resource,
+    pub resource: Arc<Resource>,
     pub resource_schema_url: String,
-    pub scope: InstrumentationScope,
+    pub scope: Arc<InstrumentationScope>,
     pub scope_schema_url: String,
     pub span: Span,
 }
@@ -37,10 +39,11 @@ pub fn key_of(span: &Span) -> SpanKey {
 /// Every span of a request, with all that stands above it.
 pub fn full_spans(request: ExportTraceServiceRequest) -> impl Iterator<Item = FullSpan> {
     request.resource_spans.into_iter().flat_map(|above| {
-        let (resource, resource_schema_url) = (above.resource.unwrap_or_default(), above.schema_url);
+        let (resource, resource_schema_url) =
+            (Arc::new(above.resource.unwrap_or_default()), above.schema_url);
         above.scope_spans.into_iter().flat_map(move |group| {
             let (resource, resource_schema_url) = (resource.clone(), resource_schema_url.clone());
-            let (scope, scope_schema_url) = (group.scope.unwrap_or_default(), group.schema_url);
+            let (scope, scope_schema_url) = (Arc::new(group.scope.unwrap_or_default()), group.schema_url);
             group.spans.into_iter().map(move |span| FullSpan {
                 resource: resource.clone(),
                 resource_schema_url: resource_schema_url.clone(),
@@ -50,6 +53,12 @@ pub fn full_spans(request: ExportTraceServiceRequest) -> impl Iterator<Item = Fu
             })
         })
     })
+}
+
+/// The keys of all spans of a request.
+pub fn keys_of(request: &ExportTraceServiceRequest) -> impl Iterator<Item = SpanKey> {
+    let groups = request.resource_spans.iter().flat_map(|above| &above.scope_spans);
+    groups.flat_map(|group| &group.spans).map(key_of)
 }
 
 /// SplitMix64: the same numbers for the same seed, everywhere.

@@ -1,0 +1,113 @@
+//! Lives and recoveries that are cut short: what they did is not done again from the beginning.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+
+use super::build::build;
+use super::disk_tests::Hooked;
+use super::testing::{ByHand, request};
+use super::{Settings, Simulation};
+use crate::config::{self, Config};
+use crate::log::{SimDisk, segment};
+use crate::trace::TraceId;
+use crate::units::{ByteSize, MemoryLimit};
+
+fn config() -> Config {
+    let text = "receivers: { otlp: { grpc: { listen: '127.0.0.1:0' }, http: { listen: '127.0.0.1:0' } } }\n\
+                data: { path: data }\nbuffer: { memory: 256MiB, after_root: 1s, max_wait: 2s }\n\
+                policies: [{ name: all, keep: 100% }]\n\
+                exporters: { otlp: [{ name: dead, endpoint: 'http://127.0.0.1:1' }] }\n\
+                telemetry: { listen: '127.0.0.1:0' }\n";
+    config::load(text, Path::new("t.yaml")).unwrap()
+}
+
+/// A trace for each number.
+fn trace(number: u128) -> TraceId {
+    TraceId((number + 1).to_be_bytes())
+}
+
+/// Each life receives thirty traces in three seconds and is killed.
+#[tokio::test]
+async fn lives_of_three_seconds_do_not_recover_more_and_more() {
+    let (disk, now_ms) = (SimDisk::new(1), Arc::new(AtomicU64::new(0)));
+    let mut recovered = Vec::new();
+    for life in 0..20 {
+        let settings =
+            Settings { storage: disk.storage(), clock: ByHand::clock(&now_ms), ..Settings::default() };
+        let mut instance = Simulation::build(&config(), &settings).unwrap();
+        recovered.push(instance.engine().ledger.balance().recovered);
+        for step in 0..30 {
+            instance.receive("", request(trace(life * 30 + step), 1).into()).await.unwrap();
+            now_ms.fetch_add(100, Relaxed);
+            instance.turn().unwrap();
+        }
+        assert!(instance.engine().ledger.balance().balances());
+        drop(instance);
+        disk.kill();
+    }
+    assert!(recovered.iter().all(|spans| *spans <= 30), "{recovered:?}");
+}
+
+const FORMER_LIVES: u128 = 40;
+const SPANS: usize = 10_000;
+
+fn first_segment(settings: &Settings) -> u32 {
+    segment::numbers(&*settings.storage, Path::new("data/input")).unwrap()[0].0
+}
+
+/// There is less memory than before, so that a recovery has to judge; it ends when its first files are deleted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recovery_that_is_ended_is_gone_on_with() {
+    let disk = SimDisk::new(1);
+    let settings = || Settings { storage: disk.storage(), ..Settings::default() };
+    for life in 0..FORMER_LIVES {
+        let former = Simulation::build(&config(), &settings()).unwrap();
+        former.receive("", request(trace(life), SPANS).into()).await.unwrap();
+        drop(former);
+        disk.kill();
+    }
+    let first = first_segment(&settings());
+    let mut small = config();
+    small.buffer.memory = MemoryLimit::Bytes(ByteSize::mib(4));
+
+    let (deletes, ended) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (told, go_on) = (deletes.clone(), ended.clone());
+    let waiting = Hooked::over(disk.storage(), move |what| {
+        told.fetch_or(what == "remove", Relaxed);
+        while what == "remove" && !go_on.load(Relaxed) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    });
+    let deleting = async {
+        while !deletes.load(Relaxed) {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        built = build(small.clone().into(), waiting) => panic!("nothing was deleted: {:?}", built.err()),
+        () = deleting => {}
+    }
+    ended.store(true, Relaxed);
+
+    let again = async {
+        loop {
+            // The one before holds the directory a little longer.
+            match build(small.clone().into(), settings()).await {
+                Ok(pipeline) => return pipeline,
+                Err(_) => sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    let pipeline = timeout(Duration::from_secs(60), again).await.unwrap();
+    assert!(first_segment(&settings()) > first, "the state of the first recovery counts");
+    let stats = pipeline.drain(Duration::from_secs(5)).await.unwrap();
+    let all = FORMER_LIVES as u64 * SPANS as u64;
+    assert!(stats.balance.balances() && stats.balance.recovered < all, "{:?}", stats.balance);
+    let (.., pending) = stats.exporters[0];
+    assert_eq!(pending, all, "each span is in the outbox, and once");
+}
