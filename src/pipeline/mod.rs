@@ -58,7 +58,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
 pub use build::Settings;
-pub use clock::{Clock, SystemClock};
+pub use clock::{Clock, HandClock, SystemClock};
 pub use engine::{Engine, MESSAGE_BYTES_MAX, Parts, Stored, Unstored};
 pub use judge::Witness;
 pub use reload::Refused;

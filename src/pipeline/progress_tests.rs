@@ -9,12 +9,14 @@ use tokio::time::{sleep, timeout};
 
 use super::build::build;
 use super::disk_tests::Hooked;
-use super::testing::{ByHand, request};
-use super::{Settings, Simulation};
+use super::testing::request;
+use super::{HandClock, Settings, Simulation};
 use crate::config::{self, Config};
 use crate::log::{SimDisk, segment};
 use crate::trace::TraceId;
 use crate::units::{ByteSize, MemoryLimit};
+
+const START_MS: u64 = 1_700_000_000_000;
 
 fn config() -> Config {
     let text = "receivers: { otlp: { grpc: { listen: '127.0.0.1:0' }, http: { listen: '127.0.0.1:0' } } }\n\
@@ -36,8 +38,11 @@ async fn lives_of_three_seconds_do_not_recover_more_and_more() {
     let (disk, now_ms) = (SimDisk::new(1), Arc::new(AtomicU64::new(0)));
     let mut recovered = Vec::new();
     for life in 0..20 {
-        let settings =
-            Settings { storage: disk.storage(), clock: ByHand::clock(&now_ms), ..Settings::default() };
+        let settings = Settings {
+            storage: disk.storage(),
+            clock: HandClock::new(START_MS, &now_ms),
+            ..Settings::default()
+        };
         let mut instance = Simulation::build(&config(), &settings).unwrap();
         recovered.push(instance.engine().ledger.balance().recovered);
         for step in 0..30 {

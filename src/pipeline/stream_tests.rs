@@ -10,14 +10,14 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Valu
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
 use prost::Message;
 
-use super::testing::{ByHand, START_MS};
-use super::{Settings, Simulation};
+use super::{HandClock, Settings, Simulation};
 use crate::buffer::{Key, State};
 use crate::config::{self, Config};
 use crate::log::SimDisk;
 use crate::proto::{Piece, Reason, TraceState, WeightRule};
 use crate::trace::{TenantId, TraceId};
 
+const START_MS: u64 = 1_700_000_000_000;
 const TRACE: TraceId = TraceId([9; 16]);
 const ERRORS_ALONE: &str = "
 policies:
@@ -67,7 +67,7 @@ fn padded(span: Span, bytes: usize) -> Span {
 
 impl World {
     fn start(&mut self) {
-        let clock = ByHand::clock(&self.now_ms);
+        let clock = HandClock::new(START_MS, &self.now_ms);
         let settings = Settings { storage: self.disk.storage(), clock, seed: 1, ..Settings::default() };
         self.life = Some(Simulation::build(&self.config, &settings).unwrap());
     }

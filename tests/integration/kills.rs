@@ -11,19 +11,13 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::support::{
-    Backend, Fault, ObjectStore, Random, Sender, Setup, SpanKey, Tailwater, Trace, WITHIN, counts_below,
-    eventually, request_of,
+    Backend, ERRORS_AND_HALF, Fault, HALF, ObjectStore, Random, Sender, Setup, SpanKey, Tailwater, Trace,
+    WITHIN, counts_below, eventually, request_of,
 };
 
 /// In the suite, and with `TAILWATER_LONG` set. Each round kills once, or twice.
 const ROUNDS: (usize, usize) = (12, 100);
 const SENDERS: u64 = 4;
-const POLICIES: &str = r#"
-  - { name: errors, match: "{ status = error }", keep: 100% }
-  - { name: half, keep: 50% }
-"#;
-/// Randomness from which `keep: 50%` keeps.
-const HALF: u64 = 1 << 55;
 /// Requests that a kill may bring to the backend again: those without an answer, and those that were answered before
 /// an earlier one was, or before the cursor was noted.
 const AGAIN_MAX: usize = 10;
@@ -58,7 +52,10 @@ impl Truth {
         assert_eq!(missing, 0, "of {of} acknowledged spans of kept traces {missing} are not in {what}");
         let unwanted = self.spans_of(|trace| !is_kept(trace)).filter(|span| found.contains_key(span)).count();
         assert_eq!(unwanted, 0, "spans of dropped traces in {what}");
-        assert!(found.keys().all(|span| self.attempts.contains_key(span)), "spans in {what} that nobody sent");
+        assert!(
+            found.keys().all(|span| self.attempts.contains_key(span)),
+            "spans in {what} that nobody sent"
+        );
     }
 }
 
@@ -111,14 +108,7 @@ impl Ordeal {
     async fn begin(seed: u64) -> Self {
         let (backend, store) = (Backend::start().await, ObjectStore::slow(Duration::from_millis(300)).await);
         backend.fault(Fault::Slow(Duration::from_millis(50)));
-        let setup = Setup {
-            policies: POLICIES.to_owned(),
-            parquet_url: Some("s3://traces/crash".to_owned()),
-            parquet_keys: vec![format!("s3: {{ endpoint: \"{}\", region: us-east-1 }}", store.endpoint())],
-            environment: ObjectStore::environment(),
-            ..Setup::default()
-        };
-        let setup = setup.forward_to("backend", &format!("endpoint: \"{}\"", backend.grpc()));
+        let setup = Setup::of(ERRORS_AND_HALF).forwarding(&backend).storing_in(&store, "crash");
         Self {
             tailwater: setup.start().await,
             backend,
@@ -160,11 +150,7 @@ impl Ordeal {
     async fn kill(&mut self) {
         self.in_uploads += usize::from(self.store.uploads() > 0);
         self.tailwater.kill();
-        self.died().await;
-    }
-
-    /// What was on its way to the backend comes, or does not, before the next life begins.
-    async fn died(&mut self) {
+        // What was on its way to the backend comes, or does not, before the next life begins.
         sleep(Duration::from_millis(100)).await;
         self.deaths.push(self.backend.taken());
     }
@@ -201,27 +187,29 @@ impl Ordeal {
         self.kill().await;
         for _ in 0..kills {
             let moment = self.moment(self.longest_start + Duration::from_millis(500));
-            self.in_drains += usize::from(self.tailwater.kill_drain(moment).await);
-            self.died().await;
+            self.tailwater.launch_drain();
+            sleep(moment).await;
+            self.in_drains += usize::from(self.tailwater.runs());
+            self.kill().await;
         }
         self.tailwater.drain().await;
     }
 
     /// Spans that were sent once came to the backend again only behind a kill that their request was close to.
-    /// Returns how many came again.
-    fn assert_again_what_was_under_way(&self, truth: &Truth) -> usize {
+    /// Returns how many came again, and how many requests before the kill at most.
+    fn assert_again_what_was_under_way(&self, truth: &Truth) -> (usize, usize) {
         let mut seen: HashMap<SpanKey, usize> = HashMap::new();
-        let mut again = 0;
+        let (mut again, mut most) = (0, 0);
         for (n, batch) in self.backend.batches().iter().enumerate() {
             for span in batch.iter().filter(|span| truth.attempts[*span] == 1) {
                 let Some(before) = seen.insert(*span, n) else { continue };
                 let death = self.deaths.iter().find(|death| (before + 1..=n).contains(*death));
                 let death = *death.expect("a span came twice in one life");
                 assert!(death - before <= AGAIN_MAX, "request {before} again after a kill at {death}");
-                again += 1;
+                (again, most) = (again + 1, most.max(death - before));
             }
         }
-        again
+        (again, most)
     }
 }
 
@@ -254,10 +242,11 @@ async fn kills_under_load_lose_nothing_acknowledged_and_repeat_nothing() {
     ordeal.drain(rounds / 10 + 1).await;
 
     let rows = counts_below(&ordeal.store.files());
-    let again = ordeal.assert_again_what_was_under_way(&truth);
+    let (again, most) = ordeal.assert_again_what_was_under_way(&truth);
     println!(
         "seed {seed}: {} kills, {} of them in recovery, {} in uploads, {} in drains, {} after a pause; {} spans sent, \
-         {} more than once, {} acknowledged; {} in Parquet, {} at the backend, {again} spans again after a kill",
+         {} more than once, {} acknowledged; {} in Parquet, {} at the backend, {again} spans again after a \
+         kill, of its last {most} requests",
         ordeal.deaths.len(),
         ordeal.in_recovery,
         ordeal.in_uploads,

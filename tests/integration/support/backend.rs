@@ -23,7 +23,7 @@ use tonic::codec::CompressionEncoding;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request, Response, Status};
 
-use super::{FullSpan, SpanKey, full_spans};
+use super::{FullSpan, SpanKey, WITHIN, eventually, full_spans};
 
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
@@ -133,6 +133,13 @@ impl Backend {
         self.counts().len()
     }
 
+    /// Waits until it has so many spans; it has no others.
+    pub async fn has(&self, spans: usize) {
+        let what = format!("{spans} spans are at the backend");
+        eventually(&what, WITHIN, async || (self.distinct() >= spans).then_some(())).await;
+        assert_eq!(self.distinct(), spans);
+    }
+
     /// How many requests were not refused.
     pub fn taken(&self) -> usize {
         self.received.lock().unwrap().batches.len()
@@ -160,7 +167,7 @@ impl Drop for Backend {
 }
 
 /// An address of this machine that is free now and that no client socket will take: below the ephemeral ports.
-fn free_address() -> SocketAddr {
+pub fn free_address() -> SocketAddr {
     let first = 20_000 + (uuid::Uuid::new_v4().as_u128() % 10_000) as u16;
     let free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
     let port = (first..32_000).find(free).expect("a free port");

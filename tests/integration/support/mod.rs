@@ -5,6 +5,7 @@ mod ledger;
 mod metrics;
 #[allow(dead_code, reason = "unit tests want more of it")]
 mod object_store;
+mod random;
 mod rows;
 mod sender;
 mod table;
@@ -13,14 +14,15 @@ mod trace;
 
 use std::time::Duration;
 
-pub use backend::{Backend, Fault};
+pub use backend::{Backend, Fault, free_address};
 pub use ledger::Ledger;
 pub use metrics::Metrics;
 pub use object_store::{ObjectStore, StoreFault};
+pub use random::Random;
 pub use rows::{Row, counts_below, files_below, hex, rows_below, to_hex};
 pub use sender::{Sender, told};
 pub use table::{assert_row_is, read_with_duckdb, read_with_parquet_crate};
-pub use tailwater::{Setup, Tailwater};
+pub use tailwater::{ERRORS_AND_HALF, KEEP_ALL, Setup, Tailwater};
 pub use trace::*;
 
 /// Of what must come about, however slow the machine is.

@@ -19,6 +19,9 @@ use super::{SpanKey, Tailwater, keys_of};
 /// Of a sender that comes again, however slow the machine is.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+/// After that the sender comes again.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
 /// The generated client, which follows a process from life to life.
 #[derive(Debug)]
 pub struct Sender {
@@ -59,7 +62,7 @@ impl Sender {
             *self.attempts.entry(*key).or_default() += 1;
         }
         let mut outgoing = tonic::Request::new(request.clone());
-        outgoing.set_timeout(Duration::from_secs(10));
+        outgoing.set_timeout(ANSWER_WITHIN);
         if let Some((name, value)) = &self.tenant {
             let name: tonic::metadata::AsciiMetadataKey = name.parse().unwrap();
             outgoing.metadata_mut().insert(name, value.parse().unwrap());

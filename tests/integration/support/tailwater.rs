@@ -9,12 +9,20 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::{Ledger, Metrics, WITHIN, eventually, http_client};
+use super::object_store::BUCKET;
+use super::{Backend, Ledger, Metrics, ObjectStore, WITHIN, eventually, http_client};
 
 /// Errors are kept, and one in twenty of the rest.
 const POLICIES: &str = r#"
   - { name: errors, match: "{ status = error }", keep: 100% }
   - { name: rest, keep: 5% }
+"#;
+
+pub const KEEP_ALL: &str = "\n  - { name: all, keep: 100% }";
+/// By the randomness of the trace: see [`super::HALF`].
+pub const ERRORS_AND_HALF: &str = r#"
+  - { name: errors, match: "{ status = error }", keep: 100% }
+  - { name: half, keep: 50% }
 "#;
 
 /// What a test wants different from everybody else's configuration.
@@ -69,6 +77,26 @@ impl Default for Setup {
 }
 
 impl Setup {
+    /// These policies.
+    pub fn of(policies: &str) -> Self {
+        Self { policies: policies.to_owned(), ..Self::default() }
+    }
+
+    /// Adds an exporter to this backend, over gRPC, that has the name `backend`.
+    pub fn forwarding(self, backend: &Backend) -> Self {
+        self.forward_to("backend", &format!("endpoint: \"{}\"", backend.grpc()))
+    }
+
+    /// Parquet goes to this place in a bucket.
+    pub fn storing_in(self, store: &ObjectStore, place: &str) -> Self {
+        Self {
+            parquet_url: Some(format!("s3://{BUCKET}/{place}")),
+            parquet_keys: vec![format!("s3: {{ endpoint: \"{}\", region: us-east-1 }}", store.endpoint())],
+            environment: ObjectStore::environment(),
+            ..self
+        }
+    }
+
     /// Adds an OTLP exporter.
     pub fn forward_to(mut self, name: &str, keys: &str) -> Self {
         self.otlp.push(format!("{{ name: {name}, {keys} }}"));
@@ -172,8 +200,19 @@ impl Tailwater {
 
     /// Starts the process and does not wait for anything.
     pub fn launch(&mut self) -> mpsc::Receiver<Addresses> {
+        self.launch_command(self.command())
+    }
+
+    /// Begins a drain of what a process left, as the process that runs.
+    pub fn launch_drain(&mut self) {
+        let mut command = self.command();
+        command.arg("drain");
+        drop(self.launch_command(command));
+    }
+
+    fn launch_command(&mut self, mut command: Command) -> mpsc::Receiver<Addresses> {
         assert!(self.life.is_none(), "it runs");
-        let mut child = self.command().stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let (tell, told) = mpsc::channel();
         let (stderr, log) = (child.stderr.take().unwrap(), self.log.clone());
         self.reader = Some(std::thread::spawn(move || read_log(stderr, &log, &tell)));
@@ -187,7 +226,8 @@ impl Tailwater {
         *self.addresses.lock().unwrap() = addresses;
     }
 
-    fn command(&self) -> Command {
+    /// The binary with its configuration.
+    pub fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tailwater"));
         command.arg("--config").arg(self.folder.path().join("tailwater.yaml")).args(["--log-format", "json"]);
         command.current_dir(self.folder.path()).envs(self.environment.iter().cloned());
@@ -212,6 +252,11 @@ impl Tailwater {
         self.reader.take().unwrap().join().unwrap();
     }
 
+    /// Whether it has not ended by itself.
+    pub fn runs(&mut self) -> bool {
+        self.life.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
+    }
+
     /// SIGTERM, and waits until it has ended.
     pub async fn terminate(&mut self) -> ExitStatus {
         self.signal("TERM");
@@ -224,26 +269,10 @@ impl Tailwater {
         if self.life.is_some() {
             assert!(self.terminate().await.success());
         }
-        let mut command = self.drain_command();
-        command.stderr(Stdio::piped());
+        let mut command = self.command();
+        command.arg("drain").stderr(Stdio::piped());
         let drained = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
         assert!(drained.status.success(), "drain: {}", String::from_utf8_lossy(&drained.stderr));
-    }
-
-    fn drain_command(&self) -> Command {
-        let mut command = self.command();
-        command.arg("drain");
-        command
-    }
-
-    /// Begins a drain of what a process left, and kills it after that time. False: it was done before.
-    pub async fn kill_drain(&self, after: Duration) -> bool {
-        let mut drain = self.drain_command().stderr(Stdio::null()).spawn().unwrap();
-        tokio::time::sleep(after).await;
-        let done = drain.try_wait().unwrap();
-        drain.kill().unwrap();
-        drain.wait().unwrap();
-        done.is_none()
     }
 
     /// What `tailwater why` answers, beside this process if it runs.
