@@ -19,8 +19,8 @@ use super::support::{
 const ROUNDS: (usize, usize) = (12, 100);
 const SENDERS: u64 = 4;
 /// Requests that a kill may bring to the backend again: those without an answer, and those that were answered before
-/// an earlier one was, or before the cursor was noted.
-const AGAIN_MAX: usize = 10;
+/// an earlier one was, or before the cursor was noted. An exporter holds about six batches.
+const AGAIN_MAX: usize = 6;
 
 /// What was sent, and which of it must be there in the end.
 #[derive(Debug, Default)]

@@ -1,7 +1,7 @@
 //! More than there is room for: the budget holds, senders are told, and nothing that was acknowledged is judged by less
 //! than its whole trace. `TAILWATER_LONG=1` makes it a minute, a thousand connections, ten million spans.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,8 +17,8 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::support::{
-    KEEP_ALL, Metrics, Random, Row, Sender, Setup, SpanKey, Tailwater, Trace, WITHIN, eventually,
-    files_below, key_of, long, request_of, rows_below, text, to_hex, told,
+    BESIDE, KEEP_ALL, Metrics, Random, Row, Sender, Setup, SpanKey, Tailwater, Trace, WITHIN, eventually,
+    files_below, key_of, long, request_of, rows_below, text, told,
 };
 
 /// Errors alone: then what is kept is known.
@@ -26,13 +26,13 @@ const ERRORS: &str = r#"
   - { name: errors, match: "{ status = error }", keep: 100% }
   - { name: rest, keep: 0% }
 "#;
-/// Beside the budget: sketches, one row group, the program, what the allocator has not given back.
-const BESIDE: u64 = 250 << 20;
-/// The same while pieces of 16 MiB are on their way, with a record for each of 100,000 units: into the outbox, out of it,
+/// [`BESIDE`] while pieces of 16 MiB are on their way, with a record for each of 100,000 units: into the outbox, out of it,
 /// and into a row group.
 const BESIDE_LARGE_PIECES: u64 = 640 << 20;
 /// In an overload.
 const SENDERS: u64 = 4;
+/// The pace of one of them at which all send more than 64 MiB hold of the last four seconds.
+const MORE_THAN_FITS: Duration = Duration::from_millis(100);
 /// Fills memory before the processor is busy.
 const PADDING: usize = 16_000;
 
@@ -63,7 +63,7 @@ fn refused_for_memory(metrics: &Metrics) -> u64 {
 async fn overloaded() -> Tailwater {
     let setup = Setup {
         memory: "64MiB",
-        // Longer than a sender stays away that was refused.
+        // Longer than who was refused stays away.
         after_root: "4s",
         max_wait: "30s",
         hindsight: "60s",
@@ -74,12 +74,6 @@ async fn overloaded() -> Tailwater {
 
 fn overload() -> Duration {
     long(Duration::from_secs(10), Duration::from_secs(60))
-}
-
-fn rows_by_trace(rows: Vec<Row>) -> HashMap<String, HashSet<SpanKey>> {
-    let mut traces: HashMap<String, HashSet<SpanKey>> = HashMap::new();
-    rows.into_iter().for_each(|row| _ = traces.entry(row.trace_id.clone()).or_default().insert(row.key()));
-    traces
 }
 
 /// As the footers of the files say.
@@ -137,11 +131,50 @@ fn senders<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     (0..SENDERS).map(|n| tokio::spawn(send(Sender::to(tailwater), n))).collect()
 }
 
-/// Finds out how much is taken when there is always more, once memory is full. Returns the pace that is twice as much,
-/// and what was sent meanwhile.
-async fn twice_the_sustainable(tailwater: &Tailwater) -> (Pace, Vec<Trace>) {
-    let most = Pace::new(Duration::ZERO);
-    let senders = senders(tailwater, |sender, n| deliver_at(most.clone(), sender, 1_000 + n));
+/// What came of requests that are sent once.
+#[derive(Debug, Default)]
+struct Once {
+    requests: u64,
+    refused: u64,
+    /// Spans of acknowledged traces that failed.
+    kept: HashSet<SpanKey>,
+}
+
+fn failed_spans(traces: &[Trace]) -> impl Iterator<Item = SpanKey> {
+    traces.iter().filter(|trace| trace.failed).flat_map(Trace::keys)
+}
+
+/// Whole traces. Who is refused gives up.
+async fn send_once_at(pace: Pace, mut sender: Sender, seed: u64) -> Once {
+    let (mut random, mut due, mut once) = (Random(seed), Instant::now(), Once::default());
+    while pace.next(&mut due).await.is_some() {
+        let traces = traces(&mut random);
+        once.requests += 1;
+        match sender.send(&padded(traces.iter().flat_map(Trace::build))).await {
+            Ok(_) => once.kept.extend(failed_spans(&traces)),
+            Err(status) => {
+                assert!(told(&status).is_some(), "not told when to come back: {status}");
+                once.refused += 1;
+            }
+        }
+    }
+    once
+}
+
+async fn all_of(senders: Vec<JoinHandle<Once>>) -> Once {
+    let mut all = Once::default();
+    for sender in senders {
+        let Once { requests, refused, kept } = sender.await.unwrap();
+        (all.requests, all.refused) = (all.requests + requests, all.refused + refused);
+        all.kept.extend(kept);
+    }
+    all
+}
+
+/// Finds out how much is taken when there is always more, once memory is full. Returns the pace that is twice as much.
+async fn twice_the_sustainable(tailwater: &Tailwater) -> (Pace, Once) {
+    let more = Pace::new(MORE_THAN_FITS);
+    let senders = senders(tailwater, |sender, n| send_once_at(more.clone(), sender, 1_000 + n));
     eventually("memory is full", WITHIN, async || {
         (refused_for_memory(&tailwater.metrics().await) > 0).then_some(())
     })
@@ -150,20 +183,15 @@ async fn twice_the_sustainable(tailwater: &Tailwater) -> (Pace, Vec<Trace>) {
     let (before, began) = (accepted().await, Instant::now());
     tokio::time::sleep(long(Duration::from_secs(6), Duration::from_secs(20))).await;
     let rate = (accepted().await - before) / began.elapsed().as_secs_f64();
-    most.stop();
-    let mut sent = Vec::new();
-    for sender in senders {
-        sent.extend(sender.await.unwrap());
-    }
+    more.stop();
     eprintln!("{rate:.0} spans a second can be sustained");
-    (Pace::new(Duration::from_secs_f64(SENDERS as f64 * 60.0 / (2.0 * rate))), sent)
+    (Pace::new(Duration::from_secs_f64(SENDERS as f64 * 60.0 / (2.0 * rate))), all_of(senders).await)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn senders_that_come_again_lose_nothing_and_every_trace_is_judged_whole() {
     let mut tailwater = overloaded().await;
-    let (pace, mut sent) = twice_the_sustainable(&tailwater).await;
-    let refused_before = refused_for_memory(&tailwater.metrics().await);
+    let (pace, before) = twice_the_sustainable(&tailwater).await;
     let senders = senders(&tailwater, |sender, n| deliver_at(pace.clone(), sender, n));
     let end = Instant::now() + overload();
     let mut resident = 0;
@@ -173,74 +201,43 @@ async fn senders_that_come_again_lose_nothing_and_every_trace_is_judged_whole() 
         assert!(resident < (64 << 20) + BESIDE, "{resident} bytes resident");
     }
     pace.stop();
+    let mut sent = Vec::new();
     for sender in senders {
         sent.extend(sender.await.unwrap());
     }
     let ledger = tailwater.judged().await;
     let metrics = tailwater.metrics().await;
-    let refused = refused_for_memory(&metrics) - refused_before;
+    let refused = refused_for_memory(&metrics) - before.refused;
     eprintln!("{} traces, {refused} requests refused, at most {} MiB resident", sent.len(), resident >> 20);
     assert!(refused > 0, "it was no overload");
-    assert_eq!(ledger.accepted, 3 * sent.len() as u64);
+    assert_eq!(ledger.accepted, 60 * (before.requests - before.refused) + 3 * sent.len() as u64);
     let rootless = metrics.sum("tailwater_sampler_rootless_units_total", &[]);
     assert_eq!(rootless, 0.0, "judged before their root came");
     tailwater.drain().await;
-    let kept = rows_by_trace(rows_below(&tailwater.parquet()));
-    let failed: Vec<_> = sent.iter().filter(|trace| trace.failed).collect();
-    assert!(failed.len() > 10);
-    assert_eq!(kept.len(), failed.len(), "error traces, and nothing else");
-    for trace in failed {
-        assert_eq!(kept[&to_hex(&trace.id)], trace.keys().into_iter().collect(), "all of it");
-    }
-}
-
-/// Requests sent, requests refused, and the spans that must be there.
-type Once = (u64, u64, HashSet<SpanKey>);
-
-fn failed_spans(traces: &[Trace]) -> impl Iterator<Item = SpanKey> {
-    traces.iter().filter(|trace| trace.failed).flat_map(Trace::keys)
-}
-
-async fn send_once_at(pace: Pace, mut sender: Sender, seed: u64) -> Once {
-    let (mut random, mut due) = (Random(seed), Instant::now());
-    let (mut requests, mut refused, mut expected) = (0, 0, HashSet::new());
-    while pace.next(&mut due).await.is_some() {
-        let traces = traces(&mut random);
-        requests += 1;
-        match sender.send(&padded(traces.iter().flat_map(Trace::build))).await {
-            Ok(_) => expected.extend(failed_spans(&traces)),
-            Err(status) => {
-                assert!(told(&status).is_some(), "not told when to come back: {status}");
-                refused += 1;
-            }
-        }
-    }
-    (requests, refused, expected)
+    let kept: HashSet<_> = rows_below(&tailwater.parquet()).iter().map(Row::key).collect();
+    let expected: HashSet<_> = before.kept.into_iter().chain(failed_spans(&sent)).collect();
+    assert!(expected.len() > 30);
+    assert!(kept == expected, "all spans of traces with an error, and nothing else");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_senders_do_not_send_again_is_what_was_refused() {
     let mut tailwater = overloaded().await;
     let (pace, before) = twice_the_sustainable(&tailwater).await;
-    let refused_before = refused_for_memory(&tailwater.metrics().await);
     let senders = senders(&tailwater, |sender, n| send_once_at(pace.clone(), sender, n));
     tokio::time::sleep(overload()).await;
     pace.stop();
-    let (mut requests, mut refused, mut expected) = (0, 0, failed_spans(&before).collect::<HashSet<_>>());
-    for sender in senders {
-        let (sent, lost, acknowledged) = sender.await.unwrap();
-        (requests, refused) = (requests + sent, refused + lost);
-        expected.extend(acknowledged);
-    }
+    let once = all_of(senders).await;
     let ledger = tailwater.judged().await;
-    eprintln!("{refused} of {requests} requests refused");
-    assert!(refused > 0, "it was no overload");
-    assert_eq!(refused_for_memory(&tailwater.metrics().await) - refused_before, refused);
-    let accepted = 3 * before.len() as u64 + 60 * (requests - refused);
-    assert_eq!(ledger.accepted, accepted, "what is missing was refused");
+    eprintln!("{} of {} requests refused", once.refused, once.requests);
+    assert!(once.refused > 0, "it was no overload");
+    let (requests, refused) = (before.requests + once.requests, before.refused + once.refused);
+    assert_eq!(refused_for_memory(&tailwater.metrics().await), refused);
+    assert_eq!(ledger.accepted, 60 * (requests - refused), "what is missing was refused");
     tailwater.drain().await;
     let kept: HashSet<_> = rows_below(&tailwater.parquet()).iter().map(Row::key).collect();
-    assert_eq!(kept, expected);
+    let expected: HashSet<_> = before.kept.into_iter().chain(once.kept).collect();
+    assert!(kept == expected, "all spans of acknowledged traces with an error, and nothing else");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -24,15 +24,17 @@ async fn storing_in(store: &ObjectStore) -> Tailwater {
     Setup::of(KEEP_ALL).storing_in(store, "some/prefix").start().await
 }
 
-/// Delivers twenty requests of twenty traces, spread over this time; returns the number of spans.
+/// Delivers requests of twenty traces, fifty a second but twenty at least, spread over this time; returns the number
+/// of spans.
 async fn load(tailwater: &Tailwater, random: &mut Random, over: Duration) -> usize {
+    let requests = 20.max(over.as_secs() as u32 * 50);
     let mut sender = Sender::to(tailwater);
-    for _ in 0..20 {
+    for _ in 0..requests {
         let traces = Trace::some(20, random);
         sender.deliver(&request(&traces)).await;
-        tokio::time::sleep(over / 20).await;
+        tokio::time::sleep(over / requests).await;
     }
-    20 * 20 * 3
+    requests as usize * 20 * 3
 }
 
 async fn down(tailwater: &Tailwater) -> bool {
@@ -76,6 +78,7 @@ async fn a_store_that_is_down_for_a_while_gets_everything_once() {
     eventually("it is known to be down", WITHIN, async || down(&tailwater).await.then_some(())).await;
     let (status, says) = tailwater.readiness().await;
     assert!(status == 200 && says.contains("exporter parquet takes nothing, "), "{says}");
+    tailwater.assert_in_bounds();
     store.mend();
     spans += load(&tailwater, &mut random, Duration::from_secs(1)).await;
     let ledger = tailwater.judged().await;

@@ -22,7 +22,7 @@ pub use random::Random;
 pub use rows::{Row, counts_below, files_below, hex, rows_below, to_hex};
 pub use sender::{Sender, told};
 pub use table::{assert_row_is, read_with_duckdb, read_with_parquet_crate};
-pub use tailwater::{ERRORS_AND_HALF, KEEP_ALL, Setup, Tailwater};
+pub use tailwater::{BESIDE, ERRORS_AND_HALF, KEEP_ALL, Setup, Tailwater};
 pub use trace::*;
 
 /// Of what must come about, however slow the machine is.

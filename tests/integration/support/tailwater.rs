@@ -25,6 +25,9 @@ pub const ERRORS_AND_HALF: &str = r#"
   - { name: half, keep: 50% }
 "#;
 
+/// Memory beside the budget: sketches, one row group, the program, what the allocator has not given back.
+pub const BESIDE: u64 = 250 << 20;
+
 /// What a test wants different from everybody else's configuration.
 #[derive(Clone, Debug)]
 pub struct Setup {
@@ -382,6 +385,13 @@ impl Tailwater {
     /// The folder that Parquet goes to unless the setup says otherwise.
     pub fn parquet(&self) -> PathBuf {
         self.folder.path().join("parquet")
+    }
+
+    /// Of the memory and the disk that it is given unless the setup says otherwise it takes no more.
+    pub fn assert_in_bounds(&self) {
+        let (disk, resident) = (self.data_bytes(), self.resident());
+        assert!(disk < 2 << 30, "{disk} bytes on disk");
+        assert!(resident < (256 << 20) + BESIDE, "{resident} bytes resident");
     }
 
     /// Bytes of all files of the data directory.
