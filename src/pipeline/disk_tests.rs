@@ -23,7 +23,7 @@ use crate::receiver::{Intake as _, Rejection};
 use crate::trace::TraceId;
 use crate::units::{ByteSize, HumanDuration, MemoryLimit};
 
-fn hooked(
+pub(super) fn hooked(
     inner: Arc<dyn Storage>,
     before: impl Fn(&str, &Path) -> io::Result<()> + Send + Sync + 'static,
 ) -> Settings {
@@ -115,6 +115,41 @@ async fn requests_that_wait_on_a_slow_disk_share_one_fsync() {
     let pipeline = Arc::into_inner(pipeline).unwrap();
     assert!(pipeline.stats().balance.balances());
     pipeline.shutdown(Duration::from_secs(10)).await.unwrap();
+}
+
+/// Of a real disk each write and each fsync takes 50 ms, in input log, outbox, state and cursor.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_disk_is_latency_for_senders_and_no_loss() {
+    const SLOW: Duration = Duration::from_millis(50);
+    let folder = tempfile::tempdir().unwrap();
+    let settings = hooked(Arc::new(Disk), |what, _| {
+        if what != "remove" {
+            std::thread::sleep(SLOW);
+        }
+        Ok(())
+    });
+    let data = folder.path().join("data");
+    let pipeline = Arc::new(build(config(data.to_str().unwrap()).into(), settings).await.unwrap());
+    let senders: Vec<_> = (0..4)
+        .map(|sender| {
+            let pipeline = pipeline.clone();
+            tokio::spawn(async move {
+                for n in 0..10 {
+                    let began = Instant::now();
+                    send(&pipeline, 1 + sender * 10 + n).await.unwrap();
+                    assert!(began.elapsed() >= 2 * SLOW, "acknowledged before it was written and synced");
+                }
+            })
+        })
+        .collect();
+    for sender in senders {
+        sender.await.unwrap();
+    }
+    let pipeline = Arc::into_inner(pipeline).unwrap();
+    let stats = pipeline.drain(Duration::from_secs(5)).await.unwrap();
+    assert!(stats.balance.balances());
+    let (.., pending) = stats.exporters[0];
+    assert_eq!((stats.balance.accepted, stats.balance.kept, pending), (400, 400, 400));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -30,8 +30,10 @@ use crate::log::Storage;
 const JUDGE_EVERY: Duration = Duration::from_millis(20);
 /// Between two state files, in milliseconds.
 const STATE_EVERY_MS: u64 = 10_000;
-/// The same while the disk is full, because a state frees it.
-const STATE_EVERY_WHILE_FULL_MS: u64 = 1_000;
+/// The same while the disk is full, because a state frees it; and in a young life, because it may be a short one.
+const STATE_SOON_MS: u64 = 1_000;
+/// Between two state files during recovery, in segments that retire.
+const STATE_EVERY_SEGMENTS: u64 = 16;
 /// The first at once: what was recovered need not be recovered again.
 pub(super) const STATE_FIRST_MS: u64 = 0;
 /// Between two looks at cursors and at the age of the outbox's segment.
@@ -167,8 +169,10 @@ impl JudgeLoop {
         }
         self.engine.slow.publish(self.engine.clock.arrival_ms());
         self.judge.tallies.alert();
-        let every_ms = if self.disk.refuses() { STATE_EVERY_WHILE_FULL_MS } else { STATE_EVERY_MS };
         let now_ms = self.engine.clock.elapsed_ms();
+        // No life loses more than half of what it did, however soon it ends: lives that all end soon get on.
+        let age_ms = now_ms.clamp(STATE_SOON_MS, STATE_EVERY_MS);
+        let every_ms = if self.disk.refuses() { STATE_SOON_MS } else { age_ms };
         *state_due_ms = now_ms.saturating_add(every_ms).min(*state_due_ms);
         if now_ms >= *state_due_ms {
             *state_due_ms = now_ms + every_ms;
@@ -228,7 +232,8 @@ impl JudgeLoop {
     }
 
     /// While a log is read again: what a former life held fits, unless it had more memory. Then there is
-    /// nobody to refuse, and the oldest segments are judged at once. False: recovery is to end.
+    /// nobody to refuse, and the oldest segments are judged at once; a state now and then, so that a recovery that
+    /// does not come to its end is not all in vain. False: recovery is to end.
     pub(super) fn relieve_at_start(&self, start: &Start, keep_loop: &KeepLoop) -> bool {
         while self.budget.is_overdrawn() && self.engine.memory.len() > 1 {
             let Some(oldest) = self.engine.memory.oldest() else { break };
@@ -236,6 +241,9 @@ impl JudgeLoop {
                 return false;
             }
             self.retire(oldest.number);
+            if self.tallies.segments_retired.load(Relaxed).is_multiple_of(STATE_EVERY_SEGMENTS) {
+                self.keep_at_start(keep_loop);
+            }
         }
         !start.is_halted()
     }
@@ -247,12 +255,16 @@ impl JudgeLoop {
             if start.is_halted() {
                 return false;
             }
-            if let Err(error) = keep_loop.keep(&self.state_now()) {
-                debug!(error = format!("{error:#}"), "state cannot be kept");
-            }
+            self.keep_at_start(keep_loop);
             thread::sleep(ROOM_EVERY);
         }
         true
+    }
+
+    fn keep_at_start(&self, keep_loop: &KeepLoop) {
+        if let Err(error) = keep_loop.keep(&self.state_now()) {
+            debug!(error = format!("{error:#}"), "state cannot be kept");
+        }
     }
 
     fn retire(&self, segment: u32) {

@@ -32,6 +32,8 @@ mod metrics;
 mod past;
 mod piece;
 mod place;
+#[cfg(test)]
+mod progress_tests;
 mod recover;
 mod red;
 mod reload;
@@ -62,7 +64,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
 pub use build::Settings;
-pub use clock::{Clock, SystemClock};
+pub use clock::{Clock, HandClock, SystemClock};
 pub use engine::{Engine, MESSAGE_BYTES_MAX, Parts, Stored, Unstored};
 pub use judge::Witness;
 pub use place::check_place;

@@ -2,15 +2,15 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
 use prost::Message;
 
-use super::{Clock, Settings, Simulation};
+use super::{HandClock, Settings, Simulation};
 use crate::buffer::{Key, State};
 use crate::config::{self, Config};
 use crate::log::SimDisk;
@@ -24,26 +24,6 @@ policies:
   - { name: errors, match: '{ status = error }', keep: 100% }
   - { name: rest, keep: 0% }
 ";
-
-#[derive(Debug, Default)]
-struct ByHand {
-    now_ms: Arc<AtomicU64>,
-    started_ms: OnceLock<u64>,
-}
-
-impl Clock for ByHand {
-    fn arrival_ms(&self) -> u64 {
-        START_MS + self.now_ms.load(Relaxed)
-    }
-
-    fn elapsed_ms(&self) -> u64 {
-        self.started_ms.get().map_or(0, |started| self.now_ms.load(Relaxed) - started)
-    }
-
-    fn start(&self) {
-        self.started_ms.get_or_init(|| self.now_ms.load(Relaxed));
-    }
-}
 
 struct World {
     config: Config,
@@ -87,9 +67,8 @@ fn padded(span: Span, bytes: usize) -> Span {
 
 impl World {
     fn start(&mut self) {
-        let clock = ByHand { now_ms: self.now_ms.clone(), started_ms: OnceLock::new() };
-        let settings =
-            Settings { storage: self.disk.storage(), clock: Arc::new(clock), seed: 1, ..Settings::default() };
+        let clock = HandClock::new(START_MS, &self.now_ms);
+        let settings = Settings { storage: self.disk.storage(), clock, seed: 1, ..Settings::default() };
         self.life = Some(Simulation::build(&self.config, &settings).unwrap());
     }
 

@@ -5,11 +5,12 @@ use std::collections::HashSet;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output};
-use std::time::Duration;
 
 use serde_json::Value;
 
-use super::support::{Random, Sender, Setup, Tailwater, Trace, request, rows_below};
+use super::support::{
+    Random, Sender, Setup, Tailwater, Trace, WITHIN, eventually, files_below, request, rows_below,
+};
 
 const TRACES: usize = 2_000;
 /// Every so many fail.
@@ -87,8 +88,11 @@ async fn lived(traffic: &[Trace]) -> Tailwater {
     for traces in second.chunks(50) {
         sender.deliver(&request(traces)).await;
     }
-    // The first life's segment is needed no more when a state is written after all of it was judged.
-    tokio::time::sleep(Duration::from_secs(13)).await;
+    tailwater.judged().await;
+    eventually("the first life's input is past", WITHIN, async || {
+        (!files_below(&tailwater.data().join("past")).is_empty()).then_some(())
+    })
+    .await;
     tailwater.drain().await;
     tailwater
 }
@@ -100,7 +104,6 @@ async fn an_input_log_and_the_parquet_beside_it_tell_what_policies_keep() {
     let folder = tempfile::tempdir().unwrap();
     let (old, new) = (policies(folder.path(), "old.yaml", "5%"), policies(folder.path(), "new.yaml", "25%"));
     let data = tailwater.data();
-    assert!(std::fs::read_dir(data.join("past")).unwrap().count() > 0, "the first life's input is past");
 
     let log = report(&new, Some(&old), &data);
     assert_eq!(log["input"]["kind"], "input log");

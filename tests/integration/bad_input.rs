@@ -1,7 +1,6 @@
 //! Bad input is answered as OTLP says, and harms nobody else.
 
 use std::io::{Read, Write};
-use std::time::Duration;
 
 use bytes::Bytes;
 use flate2::Compression;
@@ -17,10 +16,10 @@ use reqwest::{Response, StatusCode};
 use tonic::Code;
 
 use super::support::{
-    Backend, Random, Sender, Setup, Tailwater, Trace, eventually, http_client, request, request_of,
+    Backend, KEEP_ALL, Random, Sender, Setup, Tailwater, Trace, WITHIN, eventually, http_client, request,
+    request_of,
 };
 
-const KEEP_ALL: &str = "\n  - { name: all, keep: 100% }";
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
 const PROTOBUF: &str = "application/x-protobuf";
 const JSON: &str = "application/json";
@@ -36,9 +35,7 @@ struct Bench {
 impl Bench {
     async fn start(seed: u64) -> Self {
         let backend = Backend::start().await;
-        let setup = Setup { policies: KEEP_ALL.to_owned(), ..Setup::default() };
-        let keys = format!("endpoint: \"{}\"", backend.grpc());
-        let tailwater = setup.forward_to("backend", &keys).start().await;
+        let tailwater = Setup::of(KEEP_ALL).forwarding(&backend).start().await;
         Self { tailwater, backend, random: Random(seed), good: 0 }
     }
 
@@ -64,11 +61,7 @@ impl Bench {
     async fn only_the_good_arrived(&self) {
         let ledger = self.tailwater.judged().await;
         assert_eq!(ledger.accepted as usize, self.good, "{ledger}");
-        eventually("every good span is at the backend", Duration::from_secs(30), async || {
-            (self.backend.distinct() >= self.good).then_some(())
-        })
-        .await;
-        assert_eq!(self.backend.distinct(), self.good);
+        self.backend.has(self.good).await;
     }
 
     fn body(&mut self) -> Vec<u8> {
@@ -105,7 +98,7 @@ async fn flipped_bits_never_end_the_process_and_what_is_accepted_can_be_decoded(
     let ledger = bench.tailwater.judged().await;
     let kept = ledger.kept as usize;
     // The backend decodes with generated code: a batch it cannot read would never arrive.
-    eventually("what was kept is at the backend", Duration::from_secs(30), async || {
+    eventually("what was kept is at the backend", WITHIN, async || {
         (bench.backend.spans().len() >= kept).then_some(())
     })
     .await;

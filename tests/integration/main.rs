@@ -15,6 +15,7 @@ mod bad_input;
 mod convert;
 mod crash;
 mod disk;
+mod kills;
 mod monitoring;
 mod parquet;
 mod pressure;

@@ -13,14 +13,14 @@ use tempfile::TempDir;
 use tonic::Code;
 
 use super::support::{
-    Backend, Fault, Random, Sender, Setup, Tailwater, Trace, eventually, http_client, request,
+    Backend, Fault, Random, Sender, Setup, Tailwater, Trace, WITHIN, eventually, free_address, http_client,
+    request,
 };
 
 /// Everything is kept, and durations are learned.
 const KEEP_ALL: &str = "\n  - { name: slow, slower_than: p95, keep: 100% }\n  - { name: all, keep: 100% }";
 const ALERTS: &str = include_str!("../../config/monitoring/alerts.yaml");
 const DASHBOARD: &str = include_str!("../../config/monitoring/dashboard.json");
-const WITHIN: Duration = Duration::from_secs(60);
 
 /// Whether a program is there. Says so if it is not.
 fn has(program: &str) -> bool {
@@ -89,8 +89,7 @@ impl Prometheus {
              scrape_configs:\n  - job_name: tailwater\n    static_configs: [{{ targets: {targets:?} }}]\n"
         );
         std::fs::write(folder.path().join("prometheus.yml"), config).unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let address = format!("127.0.0.1:{port}");
+        let address = free_address().to_string();
         let process = Command::new("prometheus")
             .args(["--config.file=prometheus.yml", "--storage.tsdb.path=data"])
             .arg(format!("--web.listen-address={address}"))
@@ -140,7 +139,7 @@ fn metrics_in(text: &str) -> BTreeSet<&str> {
 /// Fills the disk budget of an instance whose backend is down.
 async fn until_refused(sender: &mut Sender, random: &mut Random) {
     loop {
-        let traces: Vec<_> = (0..200).map(|_| Trace::new(random)).collect();
+        let traces = Trace::some(200, random);
         if let Err(status) = sender.send(&request(&traces)).await {
             assert_eq!(status.code(), Code::Unavailable, "{status}");
             return;
@@ -155,10 +154,9 @@ async fn a_prometheus_that_scrapes_instances_in_trouble_raises_the_alerts() {
     }
     let (refusing_backend, mut dead_backend) = (Backend::start().await, Backend::start().await);
     refusing_backend.fault(Fault::Answers(Code::InvalidArgument));
-    let setup = || Setup { policies: KEEP_ALL.to_owned(), disk: "64MiB", ..Setup::default() };
-    let to = |backend: &Backend| format!("endpoint: \"{}\"", backend.grpc());
-    let loses = setup().forward_to("tempo", &to(&refusing_backend)).start().await;
-    let full = setup().forward_to("tempo", &to(&dead_backend)).start().await;
+    let setup = || Setup { disk: "64MiB", ..Setup::of(KEEP_ALL) };
+    let loses = setup().forwarding(&refusing_backend).start().await;
+    let full = setup().forwarding(&dead_backend).start().await;
     dead_backend.down().await;
     let prometheus = Prometheus::start(&[&loses, &full]);
     prometheus.knows("tailwater_build_info").await;
@@ -194,7 +192,7 @@ async fn the_status_page_in_a_browser_and_as_json_say_the_same() {
     let tailwater = Setup::default().start().await;
     let mut sender = Sender::to(&tailwater);
     let mut random = Random(12);
-    let traces: Vec<_> = (0..50).map(|_| Trace::new(&mut random)).collect();
+    let traces = Trace::some(50, &mut random);
     sender.deliver(&request(&traces)).await;
     let ledger = tailwater.judged().await;
     let url = format!("{}/status", tailwater.telemetry());

@@ -12,22 +12,15 @@ use opentelemetry_proto::tonic::trace::v1::span::{Event, Link};
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
 
 use super::support::{
-    ObjectStore, Random, Sender, Setup, Tailwater, Trace, assert_row_is, attribute, eventually, files_below,
-    full_spans, integer, read_with_duckdb, read_with_parquet_crate, request, rows_below, text, to_hex,
+    KEEP_ALL, ObjectStore, Random, Sender, Setup, Tailwater, Trace, WITHIN, assert_row_is, attribute,
+    eventually, files_below, full_spans, integer, read_with_duckdb, read_with_parquet_crate, request,
+    rows_below, text, to_hex,
 };
 
-const KEEP_ALL: &str = "\n  - { name: all, keep: 100% }";
 const UNUSUAL: &str = "ä–𝄞 e\u{301} עברית \u{0}\u{1} \u{feff}\u{fffd} \"quoted\" \\ \n\t \u{10ffff}";
 
 async fn storing_in(store: &ObjectStore) -> Tailwater {
-    let setup = Setup {
-        policies: KEEP_ALL.to_owned(),
-        parquet_url: Some("s3://traces/some/prefix".to_owned()),
-        parquet_keys: vec![format!("s3: {{ endpoint: \"{}\", region: us-east-1 }}", store.endpoint())],
-        environment: ObjectStore::environment(),
-        ..Setup::default()
-    };
-    setup.start().await
+    Setup::of(KEEP_ALL).storing_in(store, "some/prefix").start().await
 }
 
 fn array(values: Vec<Value>) -> Value {
@@ -188,12 +181,12 @@ async fn objects_are_named_by_day_and_hour_and_hold_a_trace_once() {
     let mut sender = Sender::to(&tailwater);
     let mut random = Random(2);
     for _ in 0..30 {
-        let traces: Vec<_> = (0..100).map(|_| Trace::new(&mut random)).collect();
+        let traces = Trace::some(100, &mut random);
         sender.deliver(&request(&traces)).await;
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let appears = async || (!rows_below(&store.files()).is_empty()).then_some(());
-    eventually("the first object appears while traffic goes on", Duration::from_secs(20), appears).await;
+    eventually("the first object appears while traffic goes on", WITHIN, appears).await;
     tailwater.judged().await;
     tailwater.drain().await;
     let rows = rows_below(&store.files());
@@ -212,7 +205,7 @@ async fn objects_are_named_by_day_and_hour_and_hold_a_trace_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_store_a_local_folder_holds_the_same() {
-    let setup = Setup { policies: KEEP_ALL.to_owned(), ..Setup::default() };
+    let setup = Setup::of(KEEP_ALL);
     let mut tailwater = setup.start().await;
     let sent = rich(&mut Random(3));
     Sender::to(&tailwater).deliver(&sent).await;

@@ -1,10 +1,9 @@
 //! RED metrics of all traffic, through the process: what was sent is what is counted, whatever is kept of it.
 
 use std::collections::HashSet;
-use std::time::Duration;
 
 use super::support::{
-    Metrics, Random, Sender, Setup, Tailwater, Trace, eventually, http_client, request, to_hex,
+    Metrics, Random, Sender, Setup, Tailwater, Trace, WITHIN, eventually, http_client, request, to_hex,
 };
 
 const ERRORS_ALONE: &str = r#"
@@ -13,7 +12,7 @@ const ERRORS_ALONE: &str = r#"
 "#;
 
 fn setup(red: &'static str) -> Setup {
-    Setup { policies: ERRORS_ALONE.to_owned(), red, ..Setup::default() }
+    Setup { red, ..Setup::of(ERRORS_ALONE) }
 }
 
 async fn send(tailwater: &Tailwater, traces: &[Trace]) {
@@ -95,11 +94,11 @@ async fn exemplars_name_kept_traces_alone() {
     let tailwater = setup("{ enabled: true }").start().await;
     let mut random = Random(43);
     let failed: Vec<_> = (0..20).map(|_| Trace::new(&mut random).failed()).collect();
-    let dropped: Vec<_> = (0..200).map(|_| Trace::new(&mut random)).collect();
+    let dropped = Trace::some(200, &mut random);
     send(&tailwater, &failed).await;
     send(&tailwater, &dropped).await;
     tailwater.judged().await;
-    let named = eventually("there are exemplars", Duration::from_secs(5), async || {
+    let named = eventually("there are exemplars", WITHIN, async || {
         Some(exemplars(&tailwater).await).filter(|named| !named.is_empty())
     })
     .await;

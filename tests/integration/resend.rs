@@ -17,7 +17,7 @@ const WITHIN: Duration = Duration::from_secs(120);
 async fn a_kill_under_load_has_no_more_sent_again_than_the_batches_in_flight() {
     let backend = Backend::start().await;
     // All that is under way when the process dies was taken, and nobody has heard of it.
-    backend.fault(Fault::AnswersLate(Duration::from_millis(500)));
+    backend.fault(Fault::Slow(Duration::from_millis(500)));
     let setup = Setup {
         policies: "\n  - { name: all, keep: 100% }".to_owned(),
         after_root: "200ms",

@@ -5,22 +5,15 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use serde::Deserialize;
 
-use super::support::{Backend, FullSpan, Setup, eventually, hex, randomness};
+use super::support::{Backend, ERRORS_AND_HALF, FullSpan, HALF, Setup, hex, randomness};
 
 const TRACES: usize = 40;
-/// Half of the traces without an error, by their trace IDs.
-const POLICIES: &str = r#"
-  - { name: errors, match: "{ status = error }", keep: 100% }
-  - { name: half, keep: 50% }
-"#;
-const HALF: u64 = 1 << 55;
 
 /// What a program prints.
 #[derive(Debug, Deserialize)]
@@ -98,22 +91,14 @@ async fn traces_of_the_java_sdk_arrive_whole() {
 /// Over every protocol, with and without gzip.
 async fn traces_arrive_whole(sdk: Sdk) {
     let backend = Backend::start().await;
-    let setup = Setup { policies: POLICIES.to_owned(), ..Setup::default() };
-    let keys = format!("endpoint: \"{}\"", backend.grpc());
-    let tailwater = setup.forward_to("backend", &keys).start().await;
+    let tailwater = Setup::of(ERRORS_AND_HALF).forwarding(&backend).start().await;
     for &protocol in sdk.protocols {
         for compression in ["none", "gzip"] {
             let endpoint = if protocol == "grpc" { tailwater.grpc() } else { tailwater.http() };
             let sent = run(sdk, protocol, compression, &endpoint).await;
             let kept: Vec<_> = sent.traces.iter().filter(|trace| trace.is_kept()).collect();
             let expected = kept.len() * 3;
-            eventually(
-                &format!("{expected} spans from {} over {protocol}", sdk.name),
-                Duration::from_secs(30),
-                async || (backend.distinct() >= expected).then_some(()),
-            )
-            .await;
-            assert_eq!(backend.distinct(), expected, "nothing but what is to be kept");
+            backend.has(expected).await;
             let spans = backend.spans();
             kept.iter().for_each(|trace| check(sdk, trace, &spans));
             backend.clear();

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::support::{
-    Backend, MILLISECOND, Random, Row, Sender, Setup, Tailwater, Trace, eventually, hex, request, rows_below,
+    Backend, MILLISECOND, Random, Row, Sender, Setup, Tailwater, Trace, hex, request, rows_below,
 };
 
 const POLICIES: &str = r#"
@@ -75,9 +75,8 @@ struct Instance {
 impl Instance {
     async fn run(traffic: &[Trace]) -> Self {
         let backend = Backend::start().await;
-        let setup = Setup { policies: POLICIES.to_owned(), memory: "1GiB", ..Setup::default() };
-        let keys = format!("endpoint: \"{}\"", backend.grpc());
-        let mut tailwater = setup.forward_to("backend", &keys).start().await;
+        let setup = Setup { memory: "1GiB", ..Setup::of(POLICIES) };
+        let mut tailwater = setup.forwarding(&backend).start().await;
         let (before, after) = traffic.split_at(BEFORE);
         send(&tailwater, before).await;
         tailwater.judged().await;
@@ -85,10 +84,7 @@ impl Instance {
         send(&tailwater, after).await;
         let ledger = tailwater.judged().await;
         assert_eq!(ledger.accepted as usize, 3 * traffic.len());
-        eventually("every kept span is at the backend", Duration::from_secs(30), async || {
-            (backend.distinct() as u64 >= ledger.kept).then_some(())
-        })
-        .await;
+        backend.has(ledger.kept as usize).await;
         tailwater.drain().await;
         let mut spans: HashMap<[u8; 16], Vec<String>> = HashMap::new();
         for full in backend.spans() {
@@ -301,8 +297,7 @@ async fn every_threshold_vector_holds_from_end_to_end() {
     };
     let backend = Backend::start().await;
     let setup = Setup { policies: shares.keys().enumerate().map(policy).collect(), ..Setup::default() };
-    let mut tailwater =
-        setup.forward_to("backend", &format!("endpoint: \"{}\"", backend.grpc())).start().await;
+    let mut tailwater = setup.forwarding(&backend).start().await;
     let mut sender = Sender::to(&tailwater);
     for vector in &vectors {
         sender.deliver(&request(std::slice::from_ref(&vector.trace))).await;

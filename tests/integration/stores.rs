@@ -12,36 +12,29 @@ use object_store::{ObjectStore as _, ObjectStoreExt};
 use tempfile::TempDir;
 
 use super::support::{
-    ObjectStore, Random, Row, Sender, Setup, StoreFault, Tailwater, Trace, eventually, http_client, long,
-    request, rows_below,
+    KEEP_ALL, ObjectStore, Random, Row, Sender, Setup, StoreFault, Tailwater, Trace, WITHIN, eventually,
+    free_address, http_client, long, request, rows_below,
 };
 
-const KEEP_ALL: &str = "\n  - { name: all, keep: 100% }";
-const WITHIN: Duration = Duration::from_secs(90);
 /// Of the account that every emulator has.
 const EMULATOR_KEY: &str =
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
 async fn storing_in(store: &ObjectStore) -> Tailwater {
-    let setup = Setup {
-        policies: KEEP_ALL.to_owned(),
-        parquet_url: Some("s3://traces/some/prefix".to_owned()),
-        parquet_keys: vec![format!("s3: {{ endpoint: \"{}\", region: us-east-1 }}", store.endpoint())],
-        environment: ObjectStore::environment(),
-        ..Setup::default()
-    };
-    setup.start().await
+    Setup::of(KEEP_ALL).storing_in(store, "some/prefix").start().await
 }
 
-/// Delivers twenty requests of twenty traces, spread over this time; returns the number of spans.
+/// Delivers requests of twenty traces, fifty a second but twenty at least, spread over this time; returns the number
+/// of spans.
 async fn load(tailwater: &Tailwater, random: &mut Random, over: Duration) -> usize {
+    let requests = 20.max(over.as_secs() as u32 * 50);
     let mut sender = Sender::to(tailwater);
-    for _ in 0..20 {
-        let traces: Vec<_> = (0..20).map(|_| Trace::new(random)).collect();
+    for _ in 0..requests {
+        let traces = Trace::some(20, random);
         sender.deliver(&request(&traces)).await;
-        tokio::time::sleep(over / 20).await;
+        tokio::time::sleep(over / requests).await;
     }
-    20 * 20 * 3
+    requests as usize * 20 * 3
 }
 
 async fn down(tailwater: &Tailwater) -> bool {
@@ -85,6 +78,7 @@ async fn a_store_that_is_down_for_a_while_gets_everything_once() {
     eventually("it is known to be down", WITHIN, async || down(&tailwater).await.then_some(())).await;
     let (status, says) = tailwater.readiness().await;
     assert!(status == 200 && says.contains("exporter parquet takes nothing, "), "{says}");
+    tailwater.assert_in_bounds();
     store.mend();
     spans += load(&tailwater, &mut random, Duration::from_secs(1)).await;
     let ledger = tailwater.judged().await;
@@ -156,12 +150,8 @@ impl Drop for Server {
     }
 }
 
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 async fn listens(port: u16) {
-    eventually("the store listens", Duration::from_secs(30), async || {
+    eventually("the store listens", WITHIN, async || {
         tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()
     })
     .await;
@@ -169,12 +159,7 @@ async fn listens(port: u16) {
 
 async fn stores_everything_at(url: &str, environment: &[(&str, String)]) -> usize {
     let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
-    let setup = Setup {
-        policies: KEEP_ALL.to_owned(),
-        parquet_url: Some(url.to_owned()),
-        environment,
-        ..Setup::default()
-    };
+    let setup = Setup { parquet_url: Some(url.to_owned()), environment, ..Setup::of(KEEP_ALL) };
     let tailwater = setup.start().await;
     let spans = load(&tailwater, &mut Random(3), Duration::from_secs(1)).await;
     delivered(&tailwater, spans).await;
@@ -197,7 +182,7 @@ async fn a_bucket_of_google_holds_the_same() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_of_azure_holds_the_same() {
-    let (folder, port) = (TempDir::new().unwrap(), free_port());
+    let (folder, port) = (TempDir::new().unwrap(), free_address().port());
     let root = folder.path().join("azurite").display().to_string();
     let _server = Server::start(
         "node_modules/.bin/azurite-blob",
@@ -218,10 +203,9 @@ async fn a_container_of_azure_holds_the_same() {
     let environment =
         [("AZURE_STORAGE_USE_EMULATOR", "true".to_owned()), ("AZURITE_BLOB_STORAGE_URL", address.clone())];
     let setup = Setup {
-        policies: KEEP_ALL.to_owned(),
         parquet_url: Some("az://traces/some/prefix".to_owned()),
         environment: environment.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
-        ..Setup::default()
+        ..Setup::of(KEEP_ALL)
     };
     let tailwater = setup.start().await;
     eventually("the missing container is told", WITHIN, async || down(&tailwater).await.then_some(())).await;

@@ -11,13 +11,9 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use serde::Deserialize;
 
-use super::support::{Backend, FullSpan, Setup, Tailwater, hex, randomness, to_hex};
-
-const POLICIES: &str = r#"
-  - { name: errors, match: "{ status = error }", keep: 100% }
-  - { name: half, keep: 50% }
-"#;
-const HALF: u64 = 1 << 55;
+use super::support::{
+    Backend, ERRORS_AND_HALF, FullSpan, HALF, Setup, Tailwater, WITHIN, eventually, hex, randomness, to_hex,
+};
 
 #[derive(Debug, Deserialize)]
 struct Session {
@@ -97,11 +93,8 @@ async fn left(backend: &Backend, session: &Session, expected: usize) -> Vec<Full
     let of_session = || -> Vec<FullSpan> {
         backend.spans().into_iter().filter(|full| full.span.trace_id == trace_id).collect()
     };
-    let within = std::time::Duration::from_secs(10);
-    super::support::eventually("what was kept is delivered", within, async || {
-        (of_session().len() >= expected).then_some(())
-    })
-    .await;
+    eventually("what was kept is delivered", WITHIN, async || (of_session().len() >= expected).then_some(()))
+        .await;
     of_session()
 }
 
@@ -118,9 +111,9 @@ async fn assert_left(backend: &Backend, session: &Session, expected: HashSet<Str
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_message_is_kept_while_its_connection_is_open_and_the_connection_with_it() {
     let backend = Backend::start().await;
-    let setup = Setup { policies: POLICIES.to_owned(), ..Setup::default() };
-    let keys = format!("endpoint: \"{}\"", backend.grpc());
-    let tailwater = setup.forward_to("backend", &keys).start().await;
+    // However long the programs take, no verdict is too old for its trace.
+    let setup = Setup { hindsight: "600s", ..Setup::of(ERRORS_AND_HALF) };
+    let tailwater = setup.forwarding(&backend).start().await;
     let mut chat = Chat::start(&tailwater);
 
     for session in chat.step("open", &tailwater).await {

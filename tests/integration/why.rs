@@ -1,12 +1,10 @@
 //! `tailwater why`, asked as a person asks: the real binary, beside a running instance and without one.
 
-use std::time::Duration;
-
 use serde_json::Value;
 
 use super::support::{
-    ObjectStore, Random, Sender, Setup, Tailwater, Trace, eventually, request, request_of, rows_below, text,
-    to_hex,
+    ObjectStore, Random, Sender, Setup, Tailwater, Trace, WITHIN, eventually, request, request_of,
+    rows_below, text, to_hex,
 };
 
 const POLICIES: &str = r#"
@@ -16,7 +14,7 @@ const POLICIES: &str = r#"
 "#;
 
 fn setup() -> Setup {
-    Setup { policies: POLICIES.to_owned(), ..Setup::default() }
+    Setup::of(POLICIES)
 }
 
 async fn json(tailwater: &Tailwater, trace: &Trace) -> Value {
@@ -25,7 +23,7 @@ async fn json(tailwater: &Tailwater, trace: &Trace) -> Value {
 
 /// Asks until the answer is of this fate.
 async fn fate(tailwater: &Tailwater, trace: &Trace, fate: &str) -> Value {
-    eventually(&format!("it is {fate}"), Duration::from_secs(20), async || {
+    eventually(&format!("it is {fate}"), WITHIN, async || {
         let answer = json(tailwater, trace).await;
         (answer["fate"] == fate).then_some(answer)
     })
@@ -68,7 +66,7 @@ async fn a_kept_trace_says_by_which_policy_and_draw_and_where_it_is() {
     assert_eq!(verdict["draw"]["threshold"], "00000000000000");
     assert_eq!(account["operation"]["name"], "POST /checkout");
     assert_eq!(account["operation"]["duration_seconds"], 0.01);
-    let left = eventually("it can be read", Duration::from_secs(10), async || {
+    let left = eventually("it can be read", WITHIN, async || {
         json(&tailwater, &trace).await["left"].as_array().unwrap().first().cloned()
     })
     .await;
@@ -88,13 +86,13 @@ async fn a_kept_trace_says_by_which_policy_and_draw_and_where_it_is() {
 async fn a_dropped_trace_says_by_which_policy_and_against_which_threshold() {
     let tailwater = setup().start().await;
     let (mut sender, mut random) = (Sender::to(&tailwater), Random(33));
-    let traces: Vec<_> = (0..400).map(|_| Trace::new(&mut random)).collect();
+    let traces = Trace::some(400, &mut random);
     sender.deliver(&request(&traces)).await;
     let answer = fate(&tailwater, &traces[7], "dropped").await;
     let verdict = &answer["instance"]["testimony"]["traces"][0]["verdict"];
     assert_eq!((&verdict["policy"], &verdict["asks"]), (&"nothing".into(), &"everything".into()));
     assert!(answer["left"].as_array().unwrap().is_empty());
-    let threshold = eventually("the threshold is learned", Duration::from_secs(15), async || {
+    let threshold = eventually("the threshold is learned", WITHIN, async || {
         let answer = json(&tailwater, &traces[7]).await;
         let operation = &answer["instance"]["testimony"]["traces"][0]["operation"];
         operation["thresholds"][0]["seconds"].as_f64()
@@ -110,7 +108,7 @@ async fn a_dropped_trace_says_by_which_policy_and_against_which_threshold() {
 /// 40 MiB of spans go through a memory of 32 MiB.
 async fn push_out(sender: &mut Sender, random: &mut Random) {
     for _ in 0..80 {
-        let traces: Vec<_> = (0..100).map(|_| Trace::new(random)).collect();
+        let traces = Trace::some(100, random);
         let large = traces.iter().flat_map(Trace::build).map(|(service, mut span)| {
             span.attributes.push(text("large", &"x".repeat(3_500)));
             (service, span)
@@ -210,13 +208,7 @@ async fn without_an_instance_the_outbox_and_parquet_answer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trace_is_found_in_a_bucket() {
     let store = ObjectStore::start().await;
-    let setup = Setup {
-        parquet_url: Some("s3://traces/kept".to_owned()),
-        parquet_keys: vec![format!("s3: {{ endpoint: \"{}\" }}", store.endpoint())],
-        environment: ObjectStore::environment(),
-        ..setup()
-    };
-    let mut tailwater = setup.start().await;
+    let mut tailwater = setup().storing_in(&store, "kept").start().await;
     let (mut sender, mut random) = (Sender::to(&tailwater), Random(37));
     let trace = Trace::new(&mut random).failed();
     sender.deliver(&request(std::slice::from_ref(&trace))).await;

@@ -7,15 +7,15 @@ use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hasher};
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tailwater::config::Config;
 use tailwater::exporter::otlp::{self, ByHand};
 use tailwater::exporter::parquet;
 use tailwater::log::StoredRecord;
-use tailwater::pipeline::{Clock, Settings, Simulation};
+use tailwater::pipeline::{HandClock, Settings, Simulation};
 use tailwater::receiver::{Accepted, Rejection};
 use tailwater::trace::Position;
 use tokio::time::Instant;
@@ -37,26 +37,6 @@ pub const BEGIN_MS: u64 = 1_700_000_000_000;
 
 /// What words of a path an end may wait for.
 const FUSES: [&str; 7] = ["data", "data", "input", "outbox", "state", "cursor", "parquet"];
-
-#[derive(Debug)]
-struct SimClock {
-    now_ms: Arc<AtomicU64>,
-    started_ms: OnceLock<u64>,
-}
-
-impl Clock for SimClock {
-    fn arrival_ms(&self) -> u64 {
-        BEGIN_MS + self.now_ms.load(Relaxed)
-    }
-
-    fn elapsed_ms(&self) -> u64 {
-        self.started_ms.get().map_or(0, |started| self.now_ms.load(Relaxed) - started)
-    }
-
-    fn start(&self) {
-        self.started_ms.get_or_init(|| self.now_ms.load(Relaxed));
-    }
-}
 
 thread_local! {
     static UUIDS: Cell<u128> = const { Cell::new(0) };
@@ -365,10 +345,9 @@ impl World {
         if self.tell {
             crate::tell::disk(&self.rig.disk);
         }
-        let clock = SimClock { now_ms: self.now_ms.clone(), started_ms: OnceLock::new() };
+        let clock = HandClock::new(BEGIN_MS, &self.now_ms);
         let storage = Arc::new(self.rig.clone());
-        let settings =
-            Settings { storage: storage.clone(), clock: Arc::new(clock), seed: 7, new_uuid: next_uuid };
+        let settings = Settings { storage: storage.clone(), clock, seed: 7, new_uuid: next_uuid };
         let instance = Simulation::build(&self.config, &settings)?;
         let outbox = instance.outbox().clone();
         let to = parquet::Config::default();

@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::is_full;
-use crate::traffic::{Plan, Random};
+use crate::random::Random;
+use crate::traffic::Plan;
 use crate::world::{Estimate, World};
 
 const THREADS: u64 = 2;

@@ -10,6 +10,9 @@
 
 mod coverage;
 mod estimates;
+#[allow(dead_code, reason = "other tests want more of it")]
+#[path = "../integration/support/random.rs"]
+mod random;
 mod randomness;
 mod same;
 mod slow;

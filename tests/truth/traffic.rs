@@ -9,35 +9,13 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
 use prost::Message;
 
+use crate::random::Random;
 use crate::world::{SECOND_0, World};
 
 pub const SERVICES: u64 = 10;
 /// Of the head samplers: half.
 const HEAD_TH: u64 = 1 << 55;
 const TICK_MS: u64 = 500;
-
-/// SplitMix64.
-#[derive(Clone, Debug)]
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
-    }
-
-    pub fn below(&mut self, bound: u64) -> u64 {
-        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
-    }
-
-    /// Uniform, above 0 and below 1.
-    pub fn unit(&mut self) -> f64 {
-        (self.next() >> 12) as f64 / (1u64 << 52) as f64 + f64::EPSILON
-    }
-}
 
 /// What traffic is like. Operations are numbers; of each a law of [`duration_ms`] is known.
 #[derive(Clone, Debug)]

@@ -23,7 +23,7 @@ use tonic::codec::CompressionEncoding;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request, Response, Status};
 
-use super::{FullSpan, SpanKey, full_spans};
+use super::{FullSpan, SpanKey, WITHIN, eventually, full_spans};
 
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
@@ -34,17 +34,16 @@ pub enum Fault {
     None,
     /// Every request is answered with this code (HTTP: 503 for `Unavailable`, else 400).
     Answers(Code),
-    /// Every request takes this long.
+    /// Every answer takes this long; what was sent is there before it.
     Slow(Duration),
-    /// Every request is taken at once and answered after this long.
-    AnswersLate(Duration),
     /// This many spans of every request are rejected by partial success.
     Rejects(i64),
 }
 
 #[derive(Debug, Default)]
 struct Received {
-    spans: Vec<FullSpan>,
+    /// The spans of each request that was not refused.
+    batches: Vec<Vec<FullSpan>>,
     requests: usize,
     headers: Vec<HashMap<String, String>>,
     fault: Fault,
@@ -113,7 +112,7 @@ impl Backend {
 
     /// Every span that came, as often as it came.
     pub fn spans(&self) -> Vec<FullSpan> {
-        self.received.lock().unwrap().spans.clone()
+        self.received.lock().unwrap().batches.iter().flatten().cloned().collect()
     }
 
     /// Headers of every request that came.
@@ -124,7 +123,7 @@ impl Backend {
     /// How often each span came.
     pub fn counts(&self) -> HashMap<SpanKey, usize> {
         let mut counts = HashMap::new();
-        for span in &self.received.lock().unwrap().spans {
+        for span in self.received.lock().unwrap().batches.iter().flatten() {
             *counts.entry(span.key()).or_default() += 1;
         }
         counts
@@ -133,7 +132,7 @@ impl Backend {
     /// Bytes of the spans that came, and of those that had come before.
     pub fn bytes(&self) -> (usize, usize) {
         let (mut came, mut again, mut known) = (0, 0, HashSet::new());
-        for span in &self.received.lock().unwrap().spans {
+        for span in self.received.lock().unwrap().batches.iter().flatten() {
             let bytes = span.span.encoded_len();
             came += bytes;
             again += if known.insert(span.key()) { 0 } else { bytes };
@@ -145,10 +144,28 @@ impl Backend {
         self.counts().len()
     }
 
+    /// Waits until it has so many spans; it has no others.
+    pub async fn has(&self, spans: usize) {
+        let what = format!("{spans} spans are at the backend");
+        eventually(&what, WITHIN, async || (self.distinct() >= spans).then_some(())).await;
+        assert_eq!(self.distinct(), spans);
+    }
+
+    /// How many requests were not refused.
+    pub fn taken(&self) -> usize {
+        self.received.lock().unwrap().batches.len()
+    }
+
+    /// The spans of each of them, in the order in which they came.
+    pub fn batches(&self) -> Vec<Vec<SpanKey>> {
+        let received = self.received.lock().unwrap();
+        received.batches.iter().map(|batch| batch.iter().map(FullSpan::key).collect()).collect()
+    }
+
     /// Forgets what it got.
     pub fn clear(&self) {
         let mut received = self.received.lock().unwrap();
-        received.spans.clear();
+        received.batches.clear();
         received.headers.clear();
         received.requests = 0;
     }
@@ -161,7 +178,7 @@ impl Drop for Backend {
 }
 
 /// An address of this machine that is free now and that no client socket will take: below the ephemeral ports.
-fn free_address() -> SocketAddr {
+pub fn free_address() -> SocketAddr {
     let first = 20_000 + (uuid::Uuid::new_v4().as_u128() % 10_000) as u16;
     let free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
     let port = (first..32_000).find(free).expect("a free port");
@@ -170,20 +187,16 @@ fn free_address() -> SocketAddr {
 
 async fn take(received: &Mutex<Received>, request: ExportTraceServiceRequest) -> Result<i64, Code> {
     let fault = received.lock().unwrap().fault;
-    let rejected = match fault {
-        Fault::Answers(code) => return Err(code),
-        Fault::Slow(time) => {
-            tokio::time::sleep(time).await;
-            0
-        }
-        Fault::Rejects(spans) => spans,
-        Fault::AnswersLate(_) | Fault::None => 0,
-    };
-    received.lock().unwrap().spans.extend(full_spans(request));
-    if let Fault::AnswersLate(time) = fault {
-        tokio::time::sleep(time).await;
+    if let Fault::Answers(code) = fault {
+        return Err(code);
     }
-    Ok(rejected)
+    received.lock().unwrap().batches.push(full_spans(request).collect());
+    match fault {
+        Fault::Slow(time) => tokio::time::sleep(time).await,
+        Fault::Rejects(spans) => return Ok(spans),
+        Fault::None | Fault::Answers(_) => {}
+    }
+    Ok(0)
 }
 
 fn response(rejected_spans: i64) -> ExportTraceServiceResponse {

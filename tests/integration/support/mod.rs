@@ -5,6 +5,7 @@ mod ledger;
 mod metrics;
 #[allow(dead_code, reason = "unit tests want more of it")]
 mod object_store;
+mod random;
 mod rows;
 mod sender;
 mod table;
@@ -13,15 +14,19 @@ mod trace;
 
 use std::time::Duration;
 
-pub use backend::{Backend, Fault};
+pub use backend::{Backend, Fault, free_address};
 pub use ledger::Ledger;
 pub use metrics::Metrics;
 pub use object_store::{ObjectStore, StoreFault};
-pub use rows::{Row, files_below, hex, rows_below, to_hex};
+pub use random::Random;
+pub use rows::{Row, counts_below, files_below, hex, rows_below, to_hex};
 pub use sender::{Sender, told};
 pub use table::{assert_row_is, read_with_duckdb, read_with_parquet_crate};
-pub use tailwater::{Setup, Tailwater};
+pub use tailwater::{BESIDE, ERRORS_AND_HALF, KEEP_ALL, Setup, Tailwater};
 pub use trace::*;
+
+/// Of what must come about, however slow the machine is.
+pub const WITHIN: Duration = Duration::from_secs(120);
 
 /// Asks every 50 ms until there is an answer; panics, naming what was waited for, if there is none in time.
 pub async fn eventually<T>(what: &str, within: Duration, mut ask: impl AsyncFnMut() -> Option<T>) -> T {

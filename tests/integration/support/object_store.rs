@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -71,6 +72,7 @@ pub struct ObjectStore {
     endpoint: String,
     server: JoinHandle<()>,
     script: Arc<Mutex<Script>>,
+    uploads: Arc<AtomicUsize>,
 }
 
 impl fmt::Debug for ObjectStore {
@@ -106,16 +108,19 @@ impl ObjectStore {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let script = Arc::new(Mutex::new(Script::default()));
-        let told = script.clone();
+        let uploads = Arc::new(AtomicUsize::new(0));
+        let (told, counted) = (script.clone(), uploads.clone());
         let server = tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                let (service, script) = (service.clone(), told.clone());
+                let (service, script, uploads) = (service.clone(), told.clone(), counted.clone());
                 let serve = service_fn(move |mut request: Request<Incoming>| {
                     if open {
                         request.headers_mut().remove("authorization");
                     }
-                    answer(service.clone(), script.clone(), request)
+                    let upload = (operation(&request) != Operation::Other).then(|| UnderWay::new(&uploads));
+                    let answer = answer(service.clone(), script.clone(), request);
+                    async move { (answer.await, upload).0 }
                 });
                 let io = hyper_util::rt::TokioIo::new(stream);
                 tokio::spawn(async move {
@@ -124,7 +129,7 @@ impl ObjectStore {
                 });
             }
         });
-        Self { folder, endpoint, server, script }
+        Self { folder, endpoint, server, script, uploads }
     }
 
     /// From now on every request is asked what shall become of it.
@@ -140,6 +145,11 @@ impl ObjectStore {
     /// What was asked since this was last called.
     pub fn asked(&self) -> Vec<Asked> {
         std::mem::take(&mut self.script.lock().unwrap().asked)
+    }
+
+    /// Requests of uploads that have no answer yet.
+    pub fn uploads(&self) -> usize {
+        self.uploads.load(Relaxed)
     }
 
     pub fn endpoint(&self) -> &str {
@@ -165,6 +175,22 @@ impl ObjectStore {
             ("AWS_REGION", "us-east-1"),
         ];
         pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
+    }
+}
+
+/// Counts one more while it exists.
+struct UnderWay(Arc<AtomicUsize>);
+
+impl UnderWay {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Relaxed);
+        Self(count.clone())
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
     }
 }
 

@@ -1,5 +1,6 @@
 //! Parquet files read back with the parquet crate.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -59,6 +60,15 @@ pub fn files_below(folder: &Path) -> Vec<PathBuf> {
 pub fn rows_below(folder: &Path) -> Vec<Row> {
     let parquet = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "parquet");
     files_below(folder).into_iter().filter(parquet).flat_map(|path| rows(&path)).collect()
+}
+
+/// How often each span is in the Parquet files below a folder.
+pub fn counts_below(folder: &Path) -> HashMap<SpanKey, usize> {
+    let mut counts = HashMap::new();
+    for row in rows_below(folder) {
+        *counts.entry(row.key()).or_default() += 1;
+    }
+    counts
 }
 
 fn rows(path: &Path) -> Vec<Row> {

@@ -9,11 +9,18 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTracePartialSuccess, ExportTraceServiceRequest,
 };
 use prost::Message;
+use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 use super::tailwater::Addresses;
-use super::{SpanKey, Tailwater, full_spans};
+use super::{SpanKey, Tailwater, keys_of};
+
+/// Of a sender that comes again, however slow the machine is.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// After that the sender comes again.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 /// The generated client, which follows a process from life to life.
 #[derive(Debug)]
@@ -49,13 +56,13 @@ impl Sender {
         &mut self,
         request: &ExportTraceServiceRequest,
     ) -> Result<ExportTracePartialSuccess, Status> {
-        let keys: Vec<SpanKey> = full_spans(request.clone()).map(|span| span.key()).collect();
+        let keys: Vec<SpanKey> = keys_of(request).collect();
         let mut client = self.connect().await?;
         for key in &keys {
             *self.attempts.entry(*key).or_default() += 1;
         }
         let mut outgoing = tonic::Request::new(request.clone());
-        outgoing.set_timeout(Duration::from_secs(10));
+        outgoing.set_timeout(ANSWER_WITHIN);
         if let Some((name, value)) = &self.tenant {
             let name: tonic::metadata::AsciiMetadataKey = name.parse().unwrap();
             outgoing.metadata_mut().insert(name, value.parse().unwrap());
@@ -68,18 +75,14 @@ impl Sender {
         Ok(partial)
     }
 
-    /// Sends until it is acknowledged, as an SDK does: again what may be sent again, at most for a minute.
+    /// Sends until it is acknowledged, as an SDK does: again what may be sent again. More patient than an SDK.
     pub async fn deliver(&mut self, request: &ExportTraceServiceRequest) {
-        for _ in 0..600 {
-            match self.send(request).await {
-                Ok(_) => return,
-                Err(status) if retryable(status.code()) => {
-                    tokio::time::sleep(told(&status).unwrap_or(Duration::from_millis(100))).await
-                }
-                Err(status) => panic!("refused for good: {status}"),
-            }
+        let deadline = Instant::now() + PATIENCE;
+        while let Err(status) = self.send(request).await {
+            assert!(retryable(status.code()), "refused for good: {status}");
+            assert!(Instant::now() < deadline, "not acknowledged within {PATIENCE:?}: {status}");
+            tokio::time::sleep(told(&status).unwrap_or(Duration::from_millis(100))).await;
         }
-        panic!("not acknowledged within a minute");
     }
 
     async fn connect(&mut self) -> Result<TraceServiceClient<Channel>, Status> {

@@ -4,17 +4,29 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::{Ledger, Metrics, eventually, http_client};
+use super::object_store::BUCKET;
+use super::{Backend, Ledger, Metrics, ObjectStore, WITHIN, eventually, http_client};
 
 /// Errors are kept, and one in twenty of the rest.
 const POLICIES: &str = r#"
   - { name: errors, match: "{ status = error }", keep: 100% }
   - { name: rest, keep: 5% }
 "#;
+
+pub const KEEP_ALL: &str = "\n  - { name: all, keep: 100% }";
+/// By the randomness of the trace: see [`super::HALF`].
+pub const ERRORS_AND_HALF: &str = r#"
+  - { name: errors, match: "{ status = error }", keep: 100% }
+  - { name: half, keep: 50% }
+"#;
+
+/// Memory beside the budget: sketches, one row group, the program, what the allocator has not given back.
+pub const BESIDE: u64 = 250 << 20;
 
 /// What a test wants different from everybody else's configuration.
 #[derive(Clone, Debug)]
@@ -68,6 +80,26 @@ impl Default for Setup {
 }
 
 impl Setup {
+    /// These policies.
+    pub fn of(policies: &str) -> Self {
+        Self { policies: policies.to_owned(), ..Self::default() }
+    }
+
+    /// Adds an exporter to this backend, over gRPC, that has the name `backend`.
+    pub fn forwarding(self, backend: &Backend) -> Self {
+        self.forward_to("backend", &format!("endpoint: \"{}\"", backend.grpc()))
+    }
+
+    /// Parquet goes to this place in a bucket.
+    pub fn storing_in(self, store: &ObjectStore, place: &str) -> Self {
+        Self {
+            parquet_url: Some(format!("s3://{BUCKET}/{place}")),
+            parquet_keys: vec![format!("s3: {{ endpoint: \"{}\", region: us-east-1 }}", store.endpoint())],
+            environment: ObjectStore::environment(),
+            ..self
+        }
+    }
+
     /// Adds an OTLP exporter.
     pub fn forward_to(mut self, name: &str, keys: &str) -> Self {
         self.otlp.push(format!("{{ name: {name}, {keys} }}"));
@@ -80,6 +112,7 @@ impl Setup {
         std::fs::write(folder.path().join("tailwater.yaml"), self.yaml(folder.path())).unwrap();
         let mut tailwater = Tailwater {
             life: None,
+            reader: None,
             addresses: Arc::default(),
             data: self.data.clone().unwrap_or_else(|| folder.path().join("data")),
             folder,
@@ -153,6 +186,7 @@ impl Addresses {
 #[derive(Debug)]
 pub struct Tailwater {
     life: Option<Child>,
+    reader: Option<JoinHandle<()>>,
     addresses: Arc<Mutex<Addresses>>,
     folder: TempDir,
     data: PathBuf,
@@ -169,22 +203,34 @@ impl Tailwater {
 
     /// Starts the process and does not wait for anything.
     pub fn launch(&mut self) -> mpsc::Receiver<Addresses> {
+        self.launch_command(self.command())
+    }
+
+    /// Begins a drain of what a process left, as the process that runs.
+    pub fn launch_drain(&mut self) {
+        let mut command = self.command();
+        command.arg("drain");
+        drop(self.launch_command(command));
+    }
+
+    fn launch_command(&mut self, mut command: Command) -> mpsc::Receiver<Addresses> {
         assert!(self.life.is_none(), "it runs");
-        let mut child = self.command().stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let (tell, told) = mpsc::channel();
         let (stderr, log) = (child.stderr.take().unwrap(), self.log.clone());
-        std::thread::spawn(move || read_log(stderr, &log, &tell));
+        self.reader = Some(std::thread::spawn(move || read_log(stderr, &log, &tell)));
         self.life = Some(child);
         told
     }
 
     fn spawn(&mut self) {
         let told = self.launch();
-        let addresses = told.recv_timeout(Duration::from_secs(30)).expect("it says where it listens");
+        let addresses = told.recv_timeout(WITHIN).expect("it says where it listens");
         *self.addresses.lock().unwrap() = addresses;
     }
 
-    fn command(&self) -> Command {
+    /// The binary with its configuration.
+    pub fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tailwater"));
         command.arg("--config").arg(self.folder.path().join("tailwater.yaml")).args(["--log-format", "json"]);
         command.current_dir(self.folder.path()).envs(self.environment.iter().cloned());
@@ -195,29 +241,37 @@ impl Tailwater {
     async fn ready(&self) {
         let url = format!("http://{}/readyz", self.addresses().telemetry);
         let client = http_client();
-        eventually("/readyz turns true", Duration::from_secs(30), async || {
+        eventually("/readyz turns true", WITHIN, async || {
             client.get(&url).send().await.ok().filter(|answer| answer.status().is_success())
         })
         .await;
     }
 
-    /// kill -9.
+    /// kill -9. All it said can be read when this returns.
     pub fn kill(&mut self) {
         let mut child = self.life.take().expect("it runs");
         child.kill().unwrap();
         child.wait().unwrap();
+        self.reader.take().unwrap().join().unwrap();
+    }
+
+    /// Whether it has not ended by itself.
+    pub fn runs(&mut self) -> bool {
+        self.life.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
     }
 
     /// SIGTERM, and waits until it has ended.
     pub async fn terminate(&mut self) -> ExitStatus {
         self.signal("TERM");
         let mut child = self.life.take().expect("it runs");
-        eventually("it ends after SIGTERM", Duration::from_secs(60), async || child.try_wait().unwrap()).await
+        eventually("it ends after SIGTERM", WITHIN, async || child.try_wait().unwrap()).await
     }
 
-    /// Ends the process and has what it left judged and delivered.
+    /// Ends the process, if it runs, and has what it left judged and delivered.
     pub async fn drain(&mut self) {
-        assert!(self.terminate().await.success());
+        if self.life.is_some() {
+            assert!(self.terminate().await.success());
+        }
         let mut command = self.command();
         command.arg("drain").stderr(Stdio::piped());
         let drained = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
@@ -294,7 +348,7 @@ impl Tailwater {
 
     /// Waits until a line of the log has this text.
     pub async fn says(&self, text: &str) {
-        eventually(&format!("the log says {text}"), Duration::from_secs(10), async || {
+        eventually(&format!("the log says {text}"), WITHIN, async || {
             self.log.lock().unwrap().iter().any(|line| line.contains(text)).then_some(())
         })
         .await;
@@ -333,6 +387,13 @@ impl Tailwater {
         self.folder.path().join("parquet")
     }
 
+    /// Of the memory and the disk that it is given unless the setup says otherwise it takes no more.
+    pub fn assert_in_bounds(&self) {
+        let (disk, resident) = (self.data_bytes(), self.resident());
+        assert!(disk < 2 << 30, "{disk} bytes on disk");
+        assert!(resident < (256 << 20) + BESIDE, "{resident} bytes resident");
+    }
+
     /// Bytes of all files of the data directory.
     pub fn data_bytes(&self) -> u64 {
         super::rows::files_below(&self.data())
@@ -364,7 +425,7 @@ impl Tailwater {
 
     /// Waits until every accepted span has been judged.
     pub async fn judged(&self) -> Ledger {
-        eventually("everything is judged", Duration::from_secs(60), async || {
+        eventually("everything is judged", WITHIN, async || {
             let ledger = Ledger::of(&self.metrics().await);
             (ledger.buffered == 0 && ledger.balances()).then_some(ledger)
         })

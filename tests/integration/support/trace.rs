@@ -1,5 +1,7 @@
 //! Traces whose truth is known, and spans as they arrive.
 
+use std::sync::Arc;
+
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
@@ -7,6 +9,8 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
+
+use super::Random;
 
 pub type SpanKey = ([u8; 16], [u8; 8]);
 
@@ -17,9 +21,9 @@ const FIRST_START: u64 = 1_750_000_000_000_000_000;
 /// A span with all that stands above it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FullSpan {
-    pub resource: Resource,
+    pub resource: Arc<Resource>,
     pub resource_schema_url: String,
-    pub scope: InstrumentationScope,
+    pub scope: Arc<InstrumentationScope>,
     pub scope_schema_url: String,
     pub span: Span,
 }
@@ -37,10 +41,11 @@ pub fn key_of(span: &Span) -> SpanKey {
 /// Every span of a request, with all that stands above it.
 pub fn full_spans(request: ExportTraceServiceRequest) -> impl Iterator<Item = FullSpan> {
     request.resource_spans.into_iter().flat_map(|above| {
-        let (resource, resource_schema_url) = (above.resource.unwrap_or_default(), above.schema_url);
+        let (resource, resource_schema_url) =
+            (Arc::new(above.resource.unwrap_or_default()), above.schema_url);
         above.scope_spans.into_iter().flat_map(move |group| {
             let (resource, resource_schema_url) = (resource.clone(), resource_schema_url.clone());
-            let (scope, scope_schema_url) = (group.scope.unwrap_or_default(), group.schema_url);
+            let (scope, scope_schema_url) = (Arc::new(group.scope.unwrap_or_default()), group.schema_url);
             group.spans.into_iter().map(move |span| FullSpan {
                 resource: resource.clone(),
                 resource_schema_url: resource_schema_url.clone(),
@@ -52,40 +57,14 @@ pub fn full_spans(request: ExportTraceServiceRequest) -> impl Iterator<Item = Fu
     })
 }
 
-/// SplitMix64: the same numbers for the same seed, everywhere.
-#[derive(Clone, Debug)]
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
-    }
-
-    pub fn below(&mut self, bound: u64) -> u64 {
-        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
-    }
-
-    /// Uniform, above 0 and below 1.
-    pub fn unit(&mut self) -> f64 {
-        (self.next() >> 12) as f64 / (1u64 << 52) as f64 + f64::EPSILON
-    }
-
-    pub fn one_in(&mut self, bound: u64) -> bool {
-        self.below(bound) == 0
-    }
-
-    pub fn trace_id(&mut self) -> [u8; 16] {
-        (u128::from(self.next()) << 64 | u128::from(self.next())).to_be_bytes()
-    }
-
-    pub fn span_id(&mut self) -> [u8; 8] {
-        self.next().to_be_bytes()
-    }
+/// The keys of all spans of a request.
+pub fn keys_of(request: &ExportTraceServiceRequest) -> impl Iterator<Item = SpanKey> {
+    let groups = request.resource_spans.iter().flat_map(|above| &above.scope_spans);
+    groups.flat_map(|group| &group.spans).map(key_of)
 }
+
+/// Randomness from which a share of half keeps.
+pub const HALF: u64 = 1 << 55;
 
 /// The 56 bits that a share is compared with: those of the trace ID.
 pub fn randomness(trace_id: &[u8; 16]) -> u64 {
@@ -116,6 +95,11 @@ impl Trace {
             spans: 3,
             seed: random.next(),
         }
+    }
+
+    /// So many of them.
+    pub fn some(count: usize, random: &mut Random) -> Vec<Self> {
+        (0..count).map(|_| Self::new(random)).collect()
     }
 
     pub fn named(self, root_name: &str) -> Self {
