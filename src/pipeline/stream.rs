@@ -13,8 +13,8 @@ use super::judge::Judge;
 use super::piece::Parcel;
 use super::sending::Shipment;
 use crate::buffer::{
-    By, Candidate, Dropped, Leaving, Lesson, Mark, Member, Now, Sent, SentUnit, Settlement, State, Which,
-    on_root_dropped,
+    By, Candidate, Dropped, Leaving, Lesson, Mark, Member, Now, Sent, SentUnit, Settlement, State, UNITS_MAX,
+    Which, on_root_dropped,
 };
 use crate::trace::{PolicyId, Reason, WeightRule};
 
@@ -55,6 +55,10 @@ enum Fate {
     Dropped(PolicyId),
 }
 
+/// A unit has a record of its own, as long as there are no more of them; beyond that the units that leave by one
+/// verdict share one. A record takes the resources of its spans along, and costs many times a small span.
+const RECORDS_MAX: usize = 1024;
+
 /// What leaves, as it is found out.
 #[derive(Debug, Default)]
 struct Exits {
@@ -87,6 +91,7 @@ impl Judge {
         let fates: Vec<Fate> = units.iter().map(fate).collect();
         let leaves = fates.iter().any(|fate| matches!(fate, Fate::Kept { .. })) || reading.has_late_parent();
         if leaves && !candidate.first {
+            drop(reading);
             reading = self.read(shard, candidate, Which::All);
             // The same units in the same order: they are made of new spans.
             units = reading.forest.units();
@@ -231,6 +236,13 @@ impl Judge {
     }
 }
 
+impl Record {
+    /// Spans of both may share one.
+    fn is_like(&self, other: &Self) -> bool {
+        (&self.sent, self.policy, self.reason) == (&other.sent, other.policy, other.reason)
+    }
+}
+
 impl Seen {
     fn mark(&self) -> Mark {
         self.member.span.mark()
@@ -301,9 +313,18 @@ impl Exits {
     }
 
     fn leave(&mut self, record: Record, by: By) {
-        if !record.spans.is_empty() {
-            self.by.extend(record.spans.iter().map(|span| (*span, by)));
-            self.records.push(record);
+        self.by.extend(record.spans.iter().map(|span| (*span, by)));
+        self.add(record);
+    }
+
+    fn add(&mut self, record: Record) {
+        if record.spans.is_empty() {
+            return;
+        }
+        let mut shared = self.records.iter_mut().skip(RECORDS_MAX).rev().take(UNITS_MAX);
+        match shared.find(|shared| shared.is_like(&record)) {
+            Some(shared) => shared.spans.extend(record.spans),
+            None => self.records.push(record),
         }
     }
 
@@ -318,14 +339,18 @@ impl Exits {
         }
     }
 
-    /// The number of a new verdict; an earlier one has its own.
+    /// The number of a new verdict; an earlier one has its own. Nothing follows what leaves by more of them than
+    /// a stream has places for.
     fn verdict(&mut self, sent: &Sent, by: By) -> By {
         let By::Verdict(_) = by else { return by };
-        let known = self.verdicts.iter().position(|known| known == sent);
-        By::Verdict(known.unwrap_or_else(|| {
-            self.verdicts.push(sent.clone());
-            self.verdicts.len() - 1
-        }))
+        match self.verdicts.iter().rposition(|known| known == sent) {
+            Some(known) => By::Verdict(known),
+            None if self.verdicts.len() == UNITS_MAX => By::Alone,
+            None => {
+                self.verdicts.push(sent.clone());
+                By::Verdict(self.verdicts.len() - 1)
+            }
+        }
     }
 
     /// What stands below kept units and above them. What is below one, whatever it is above, belongs to it.
@@ -347,9 +372,7 @@ impl Exits {
             let above = self.unsent(reading, above);
             self.by.extend(above.iter().map(|span| (*span, By::Alone)));
             record.spans.extend(above);
-            if !record.spans.is_empty() {
-                self.records.push(record);
-            }
+            self.add(record);
         }
     }
 

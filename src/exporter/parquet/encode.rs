@@ -19,14 +19,16 @@ use super::columns::Columns;
 use super::row_group::{PieceInGroup, RowGroup};
 use super::schema;
 use super::source::{Piece, PieceKey, Pieces, Segment};
-use super::span::Contents;
+use super::span::{Contents, Span};
 
 /// A row group ends at so many rows, at the end of a piece.
 const ROWS: usize = 16_384;
 /// Or when its rows were read from so many bytes.
 const ROW_GROUP_BYTES: usize = 64 << 20;
-/// Pieces of one trace are sorted together up to so many bytes.
+/// Pieces of one trace are sorted together up to so many bytes of memory, but one at least.
 const TRACE_BYTES: usize = 16 << 20;
+/// What a piece takes in memory beside its spans, about.
+const PIECE_BYTES: usize = 1024;
 
 /// What was read of larger pieces is given back.
 const SPARE_ATTRIBUTES: usize = 16_384;
@@ -96,12 +98,13 @@ impl<W: Write + Send> File<W> {
         let mut bytes = 0;
         for &PieceKey { position, .. } in keys {
             let piece = pieces.read(position).map_err(|source| EncodeError::Read { position, source })?;
-            if bytes > 0 && bytes + piece.otlp.len() > TRACE_BYTES {
+            let needed = piece.otlp.len() + piece.spans as usize * size_of::<Span<'_>>() + PIECE_BYTES;
+            if bytes > 0 && bytes + needed > TRACE_BYTES {
                 self.pieces(&read)?;
                 read.clear();
                 bytes = 0;
             }
-            bytes += piece.otlp.len();
+            bytes += needed;
             read.push(piece);
         }
         self.pieces(&read)

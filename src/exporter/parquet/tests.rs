@@ -34,6 +34,11 @@ impl Pieces for Memory {
     }
 }
 
+fn span_count(request: &ExportTraceServiceRequest) -> u32 {
+    let scopes = request.resource_spans.iter().flat_map(|resource| &resource.scope_spans);
+    scopes.map(|scope| scope.spans.len() as u32).sum()
+}
+
 fn piece(request: &ExportTraceServiceRequest) -> Piece {
     Piece {
         policy: "errors".into(),
@@ -43,6 +48,7 @@ fn piece(request: &ExportTraceServiceRequest) -> Piece {
         whole: true,
         complete: true,
         decided_at_ms: 1_750_000_000_123,
+        spans: span_count(request),
         otlp: Bytes::from(request.encode_to_vec()),
     }
 }
