@@ -10,7 +10,7 @@ use super::engine::InForce;
 use super::evidence::{Finder, Located, READ_BYTES_MAX, ReadUnit};
 use super::forest::{Forest, Node, Shape, Standing, Walk};
 use super::judge::Judge;
-use super::piece::Parcel;
+use super::piece::{PIECE_BYTES_MAX, PORTION_BYTES_MAX, Parcel};
 use super::sending::Shipment;
 use crate::buffer::{
     By, Candidate, Dropped, Leaving, Lesson, Mark, Member, Now, Sent, SentUnit, Settlement, State, UNITS_MAX,
@@ -101,6 +101,7 @@ impl Judge {
         exits.take_along(&reading, &units, &fates);
         exits.late_parents(candidate, &reading, &earlier, in_force);
         let dropped_by = self.count_dropped(&units, &fates, &exits);
+        drop((units, fates));
         let leaving = self.send_exits(candidate, &reading, exits, State::Stream, now);
         Settlement::Units(dropped_by, leaving)
     }
@@ -214,13 +215,16 @@ impl Judge {
         now: Now,
     ) -> Leaving {
         let mut shipment = Shipment::default();
+        let is_shared = exits.records.len() > RECORDS_MAX;
+        let bytes_max = if is_shared { PORTION_BYTES_MAX } else { PIECE_BYTES_MAX };
         for Record { sent, policy, reason, mut spans } in exits.records {
             spans.sort_unstable();
             let old = spans.iter().filter(|span| !reading.seen[**span].is_new).count();
             shipment.upgraded += old as u64;
             let located: Vec<&Located> = spans.iter().map(|span| &reading.seen[*span].located).collect();
             let complete = reading.complete && !reading.partly;
-            let parcel = Parcel { reason, complete, state_after, ..self.parcel(candidate, &sent, now) };
+            let parcel =
+                Parcel { reason, complete, state_after, bytes_max, ..self.parcel(candidate, &sent, now) };
             shipment.pack(&parcel, &located, policy);
         }
         let untaken = self.ship(candidate, &shipment, now);

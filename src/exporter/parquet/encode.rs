@@ -32,6 +32,7 @@ const PIECE_BYTES: usize = 1024;
 
 /// What was read of larger pieces is given back.
 const SPARE_ATTRIBUTES: usize = 16_384;
+const SPARE_SPANS: usize = 4_096;
 
 /// What a file holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,11 +98,15 @@ impl<W: Write + Send> File<W> {
         let mut read = Vec::new();
         let mut bytes = 0;
         for &PieceKey { position, .. } in keys {
+            // A piece that fills the bound by itself is not held while the next is read.
+            if bytes >= TRACE_BYTES {
+                self.pieces(&std::mem::take(&mut read))?;
+                bytes = 0;
+            }
             let piece = pieces.read(position).map_err(|source| EncodeError::Read { position, source })?;
             let needed = piece.otlp.len() + piece.spans as usize * size_of::<Span<'_>>() + PIECE_BYTES;
             if bytes > 0 && bytes + needed > TRACE_BYTES {
-                self.pieces(&read)?;
-                read.clear();
+                self.pieces(&std::mem::take(&mut read))?;
                 bytes = 0;
             }
             bytes += needed;
@@ -132,8 +137,10 @@ impl<W: Write + Send> File<W> {
             let found = &contents[piece].spans[span as usize];
             self.group.push(&pieces[piece], &places[piece], &contents[piece], found);
         }
-        let small = contents.pop().filter(|contents| contents.attributes.capacity() <= SPARE_ATTRIBUTES);
-        self.spare = small.map(Contents::recycle).unwrap_or_default();
+        let is_small = |contents: &Contents<'_>| {
+            contents.attributes.capacity() <= SPARE_ATTRIBUTES && contents.spans.capacity() <= SPARE_SPANS
+        };
+        self.spare = contents.pop().filter(is_small).map(Contents::recycle).unwrap_or_default();
         Ok(())
     }
 
