@@ -41,8 +41,7 @@ impl Judge {
         let (from, mut stretch) = self.oldest(shard, candidate);
         let is_giant = from.len() > 1 || candidate.reason == Reason::Full;
         let bytes_max = if is_giant { PORTION_BYTES_MAX } else { PIECE_BYTES_MAX };
-        let parcel =
-            Parcel { complete: stretch.complete, bytes_max, ..self.parcel(candidate, sent, now) };
+        let parcel = Parcel { complete: stretch.complete, bytes_max, ..self.parcel(candidate, sent, now) };
         let mut untaken = 0;
         for at in (0..from.len()).rev() {
             let newer = at.checked_sub(1).map(|newer| self.stretch(shard, candidate, from[newer]));

@@ -705,6 +705,16 @@ fn pieces_of_one_trace_are_sorted_together_up_to_a_bound() {
 }
 
 #[test]
+fn many_small_spans_count_by_what_they_take_when_they_are_read() {
+    // Less than 2 MiB each on the wire.
+    let pieces = [3u8, 1, 2].map(|n| piece(&request(vec![span(n, vec![]); 25_000])));
+    let (file, _) = file(pieces.to_vec());
+    let mut order: Vec<u8> = rows(&file).iter().map(|row| bytes(&row["span_id"])[0]).collect();
+    order.dedup();
+    assert_eq!(order, [1, 3, 2], "two pieces fit the bound, sorted; then the next");
+}
+
+#[test]
 fn nothing_makes_a_file_without_rows() {
     let (file, summary) = file(vec![]);
     assert_eq!((summary.rows, rows(&file).len()), (0, 0));
