@@ -84,7 +84,7 @@ fn pieces() -> (Memory, Vec<PieceKey>) {
     for (trace_id, request) in traces {
         let position = Position::new(1, pieces.len() as u32);
         keys.push(PieceKey { trace_id: TraceId::valid(&trace_id).unwrap(), position });
-        pieces.push(piece(request.encode_to_vec()));
+        pieces.push(piece(&request));
     }
     (Memory(pieces), keys)
 }
@@ -119,7 +119,8 @@ fn add(piece: &mut ExportTraceServiceRequest, of: &ResourceSpans, scope: &ScopeS
     }
 }
 
-fn piece(otlp: Vec<u8>) -> Piece {
+fn piece(request: &ExportTraceServiceRequest) -> Piece {
+    let scopes = request.resource_spans.iter().flat_map(|resource| &resource.scope_spans);
     Piece {
         policy: "rest".into(),
         reason: Reason::Root,
@@ -128,6 +129,7 @@ fn piece(otlp: Vec<u8>) -> Piece {
         whole: true,
         complete: true,
         decided_at_ms: 1_750_000_000_000,
-        otlp: Bytes::from(otlp),
+        spans: scopes.map(|scope| scope.spans.len() as u32).sum(),
+        otlp: Bytes::from(request.encode_to_vec()),
     }
 }

@@ -46,6 +46,10 @@ pub struct UnitNumber(u8);
 pub const UNITS_MAX: usize = 254;
 
 impl UnitNumber {
+    pub(super) fn index(self) -> usize {
+        usize::from(self.0)
+    }
+
     /// Of the list, if it is as long.
     pub fn of(self, units: &[SentUnit]) -> Option<&SentUnit> {
         units.get(usize::from(self.0))

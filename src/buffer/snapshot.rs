@@ -1,7 +1,7 @@
 //! Judgements, as a shard sees them: a snapshot is taken, its spans are listed, a verdict is settled.
 
 use super::deadlines::TICK_MS;
-use super::departed::{Departed, Mark, Sent, SentUnit, UnitNumber};
+use super::departed::{Departed, Mark, Sent, SentUnit, UNITS_MAX, UnitNumber};
 use super::entry::{Entry, Key, Lesson, Summary};
 use super::life::{self, Judgement, State};
 use super::refs::{self, SpanRef};
@@ -360,15 +360,17 @@ impl Shard {
     /// Notes what has left of a trace of which other spans stay.
     fn leave_apart(&mut self, slot: u32, leaving: &Leaving, now_ms: u64) {
         let mut numbers = Vec::with_capacity(leaving.verdicts.len());
+        let mut taken = [false; UNITS_MAX];
         for sent in &leaving.verdicts {
             let Some(entry) = self.entries.get_mut(slot) else { return };
             let departed = entry.departed.get_or_insert_with(|| Box::new(Departed::new(sent.clone())));
             departed.last = sent.clone();
             let place = departed.place(sent, now_ms);
-            if place.taken {
-                self.forget_unit(slot, place.number);
-            }
+            taken[place.number.index()] |= place.taken;
             numbers.push(place.number);
+        }
+        if taken.contains(&true) {
+            self.forget_units(slot, &taken);
         }
         for (number, by) in &leaving.spans {
             let mark = match by {
@@ -380,11 +382,13 @@ impl Shard {
         }
     }
 
-    /// Nothing follows the spans that left by this verdict any more.
-    fn forget_unit(&mut self, slot: u32, unit: UnitNumber) {
+    /// Nothing follows the spans that left by these verdicts any more.
+    fn forget_units(&mut self, slot: u32, units: &[bool; UNITS_MAX]) {
         let mut number = self.entries.get(slot).map_or(refs::NONE, |entry| entry.head);
         while let Some(span) = self.refs.get(number).copied() {
-            if span.mark() == Mark::Unit(unit) {
+            if let Mark::Unit(unit) = span.mark()
+                && units[unit.index()]
+            {
                 self.refs.mark(number, Mark::Alone);
             }
             number = span.previous;

@@ -14,6 +14,10 @@ use crate::trace::{Position, Randomness, Reason, TraceId};
 /// Bytes of spans in a piece.
 pub(super) const PIECE_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
 
+/// The same in a record of what is more than a piece, or of more units than have records of their own: whatever is held
+/// at once of such a trace, here and where it is read, is less for it.
+pub(super) const PORTION_BYTES_MAX: usize = 4 << 20;
+
 /// OTLP of a piece; a record has room for the rest.
 const BODY_BYTES_MAX: usize = RECORD_MAX - (1 << 20);
 
@@ -31,6 +35,8 @@ pub(super) struct Parcel {
     pub(super) through: Position,
     pub(super) state_after: State,
     pub(super) randomness: Randomness,
+    /// Bytes of spans in a record.
+    pub(super) bytes_max: usize,
 }
 
 /// The pieces, and what was counted on the way.
@@ -53,7 +59,7 @@ pub(super) fn pack(parcel: &Parcel, located: &[&Located]) -> Packed {
             packed.duplicates += 1;
             continue;
         }
-        if bytes + one.len as usize > PIECE_BYTES_MAX && !spans.is_empty() {
+        if bytes + one.len as usize > parcel.bytes_max && !spans.is_empty() {
             packed.close(parcel, &mut spans);
             bytes = 0;
         }
@@ -85,7 +91,8 @@ impl Packed {
     /// What spans bring of their own resources counts as well: beyond what a log takes they leave in halves. Not sooner,
     /// because a resource that all of them share would be repeated.
     fn encode(&mut self, parcel: &Parcel, spans: &[PieceSpan<'_>]) {
-        let mut body = Vec::with_capacity(spans.iter().map(|span| span.len as usize + 256).sum());
+        // It takes what it needs at once.
+        let mut body = Vec::new();
         otlp::piece(spans, &mut body);
         if body.len() > BODY_BYTES_MAX && spans.len() > 1 {
             drop(body);
@@ -174,6 +181,7 @@ mod tests {
             through: Position::default(),
             state_after: State::Kept,
             randomness: Randomness::of_trace(TRACE),
+            bytes_max: PIECE_BYTES_MAX,
         };
         let packed = pack(&parcel, &located.iter().collect::<Vec<_>>());
         assert!(packed.pieces.iter().all(|piece| piece.encoded_len() < RECORD_MAX - 1_000));

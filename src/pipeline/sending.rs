@@ -5,12 +5,12 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::evidence::{Finder, Located};
 use super::judge::Judge;
-use super::piece::{self, PIECE_BYTES_MAX, Packed, Parcel};
+use super::piece::{self, PIECE_BYTES_MAX, PORTION_BYTES_MAX, Packed, Parcel};
 use super::red;
 use crate::buffer::{Candidate, Now, Place, Sent, State, Stretch, Which};
 use crate::exporter::outbox::Kept;
 use crate::proto::Piece;
-use crate::trace::{PolicyId, Position, WeightRule};
+use crate::trace::{PolicyId, Position, Reason, WeightRule};
 
 impl Judge {
     /// What all pieces of a judgement have in common.
@@ -25,6 +25,7 @@ impl Judge {
             through: candidate.through,
             state_after: State::Kept,
             randomness: self.engine.randomness(candidate.key.trace, &candidate.summary),
+            bytes_max: PIECE_BYTES_MAX,
         }
     }
 
@@ -38,7 +39,9 @@ impl Judge {
         now: Now,
     ) {
         let (from, mut stretch) = self.oldest(shard, candidate);
-        let parcel = Parcel { complete: stretch.complete, ..self.parcel(candidate, sent, now) };
+        let is_giant = from.len() > 1 || candidate.reason == Reason::Full;
+        let bytes_max = if is_giant { PORTION_BYTES_MAX } else { PIECE_BYTES_MAX };
+        let parcel = Parcel { complete: stretch.complete, bytes_max, ..self.parcel(candidate, sent, now) };
         let mut untaken = 0;
         for at in (0..from.len()).rev() {
             let newer = at.checked_sub(1).map(|newer| self.stretch(shard, candidate, from[newer]));

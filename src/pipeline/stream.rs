@@ -10,11 +10,11 @@ use super::engine::InForce;
 use super::evidence::{Finder, Located, READ_BYTES_MAX, ReadUnit};
 use super::forest::{Forest, Node, Shape, Standing, Walk};
 use super::judge::Judge;
-use super::piece::Parcel;
+use super::piece::{PIECE_BYTES_MAX, PORTION_BYTES_MAX, Parcel};
 use super::sending::Shipment;
 use crate::buffer::{
-    By, Candidate, Dropped, Leaving, Lesson, Mark, Member, Now, Sent, SentUnit, Settlement, State, Which,
-    on_root_dropped,
+    By, Candidate, Dropped, Leaving, Lesson, Mark, Member, Now, Sent, SentUnit, Settlement, State, UNITS_MAX,
+    Which, on_root_dropped,
 };
 use crate::trace::{PolicyId, Reason, WeightRule};
 
@@ -55,6 +55,10 @@ enum Fate {
     Dropped(PolicyId),
 }
 
+/// A unit has a record of its own, as long as there are no more of them; beyond that the units that leave by one
+/// verdict share one. A record takes the resources of its spans along, and costs many times a small span.
+const RECORDS_MAX: usize = 1024;
+
 /// What leaves, as it is found out.
 #[derive(Debug, Default)]
 struct Exits {
@@ -89,6 +93,7 @@ impl Judge {
         let fates: Vec<Fate> = units.iter().map(fate).collect();
         let leaves = fates.iter().any(|fate| matches!(fate, Fate::Kept { .. })) || reading.has_late_parent();
         if leaves && !candidate.first {
+            drop(reading);
             reading = self.read(shard, candidate, Which::All);
             // The same units in the same order: they are made of new spans.
             units = reading.forest.units();
@@ -98,6 +103,7 @@ impl Judge {
         exits.take_along(&reading, &units, &fates);
         exits.late_parents(candidate, &reading, &earlier, in_force);
         let dropped_by = self.count_dropped(&units, &fates, &exits);
+        drop((units, fates));
         let leaving = self.send_exits(candidate, &reading, exits, State::Stream, now);
         Settlement::Units(dropped_by, leaving)
     }
@@ -210,13 +216,16 @@ impl Judge {
         now: Now,
     ) -> Leaving {
         let mut shipment = Shipment::default();
+        let is_shared = exits.records.len() > RECORDS_MAX;
+        let bytes_max = if is_shared { PORTION_BYTES_MAX } else { PIECE_BYTES_MAX };
         for Record { sent, policy, reason, mut spans } in exits.records {
             spans.sort_unstable();
             let old = spans.iter().filter(|span| !reading.seen[**span].is_new).count();
             shipment.upgraded += old as u64;
             let located: Vec<&Located> = spans.iter().map(|span| &reading.seen[*span].located).collect();
             let complete = reading.complete && !reading.partly;
-            let parcel = Parcel { reason, complete, state_after, ..self.parcel(candidate, &sent, now) };
+            let parcel =
+                Parcel { reason, complete, state_after, bytes_max, ..self.parcel(candidate, &sent, now) };
             shipment.pack(&parcel, &located, policy);
         }
         let untaken = self.ship(candidate, &shipment, now);
@@ -229,6 +238,13 @@ impl Judge {
         let repeats = reading.repeats.iter().filter_map(|(number, of)| Some((*number, *by.get(of)?)));
         let spans = by.iter().map(|(span, by)| (reading.seen[*span].member.number, *by)).chain(repeats);
         Leaving { spans: spans.collect(), verdicts: exits.verdicts }
+    }
+}
+
+impl Record {
+    /// Spans of both may share one.
+    fn is_like(&self, other: &Self) -> bool {
+        (&self.sent, self.policy, self.reason) == (&other.sent, other.policy, other.reason)
     }
 }
 
@@ -311,9 +327,18 @@ impl Exits {
     }
 
     fn leave(&mut self, record: Record, by: By) {
-        if !record.spans.is_empty() {
-            self.by.extend(record.spans.iter().map(|span| (*span, by)));
-            self.records.push(record);
+        self.by.extend(record.spans.iter().map(|span| (*span, by)));
+        self.add(record);
+    }
+
+    fn add(&mut self, record: Record) {
+        if record.spans.is_empty() {
+            return;
+        }
+        let mut shared = self.records.iter_mut().skip(RECORDS_MAX).rev().take(UNITS_MAX);
+        match shared.find(|shared| shared.is_like(&record)) {
+            Some(shared) => shared.spans.extend(record.spans),
+            None => self.records.push(record),
         }
     }
 
@@ -328,14 +353,18 @@ impl Exits {
         }
     }
 
-    /// The number of a new verdict; an earlier one has its own.
+    /// The number of a new verdict; an earlier one has its own. Nothing follows what leaves by more of them than
+    /// a stream has places for.
     fn verdict(&mut self, sent: &Sent, by: By) -> By {
         let By::Verdict(_) = by else { return by };
-        let known = self.verdicts.iter().position(|known| known == sent);
-        By::Verdict(known.unwrap_or_else(|| {
-            self.verdicts.push(sent.clone());
-            self.verdicts.len() - 1
-        }))
+        match self.verdicts.iter().rposition(|known| known == sent) {
+            Some(known) => By::Verdict(known),
+            None if self.verdicts.len() == UNITS_MAX => By::Alone,
+            None => {
+                self.verdicts.push(sent.clone());
+                By::Verdict(self.verdicts.len() - 1)
+            }
+        }
     }
 
     /// What stands below kept units and above them. What is below one, whatever it is above, belongs to it.
@@ -357,9 +386,7 @@ impl Exits {
             let above = self.unsent(reading, above);
             self.by.extend(above.iter().map(|span| (*span, By::Alone)));
             record.spans.extend(above);
-            if !record.spans.is_empty() {
-                self.records.push(record);
-            }
+            self.add(record);
         }
     }
 

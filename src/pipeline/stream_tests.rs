@@ -390,6 +390,24 @@ fn a_giant_stream_is_judged_and_sent_in_portions() {
 }
 
 #[test]
+fn units_that_are_more_than_there_may_be_records_share_one_for_each_verdict() {
+    let mut world = world(
+        "policies:\n  - { name: errors, match: '{ status = error }', keep: 100% }\n  - { name: rest, keep: 100% }\n",
+    );
+    let message = |n: u64| if n.is_multiple_of(2) { span(10 + n, 1) } else { failed(span(10 + n, 1)) };
+    world.at(1).send((0..1_000).map(message).collect());
+    world.at(70);
+    assert_eq!(world.pieces.len(), 1_000, "each unit has a record of its own");
+    world.send((1_000..4_000).map(message).collect());
+    world.at(90);
+    let told: Vec<_> = world.pieces[2_024..].iter().map(|piece| (&*piece.policy, piece.spans)).collect();
+    assert_eq!(told, [("rest", 988), ("errors", 988)]);
+    let left = world.left();
+    assert_eq!((left.len(), left.values().max()), (4_000, Some(&1)));
+    world.assert_balance();
+}
+
+#[test]
 fn one_trace_of_many_units_says_nothing_of_the_randomness_of_traces() {
     let mut world = world(ERRORS_ALONE);
     world.send((0..4_000).map(|n| span(10 + n, 1)).collect());

@@ -19,17 +19,20 @@ use super::columns::Columns;
 use super::row_group::{PieceInGroup, RowGroup};
 use super::schema;
 use super::source::{Piece, PieceKey, Pieces, Segment};
-use super::span::Contents;
+use super::span::{Contents, Span};
 
 /// A row group ends at so many rows, at the end of a piece.
 const ROWS: usize = 16_384;
 /// Or when its rows were read from so many bytes.
 const ROW_GROUP_BYTES: usize = 64 << 20;
-/// Pieces of one trace are sorted together up to so many bytes.
+/// Pieces of one trace are sorted together up to so many bytes of memory, but one at least.
 const TRACE_BYTES: usize = 16 << 20;
+/// What a piece takes in memory beside its spans, about.
+const PIECE_BYTES: usize = 1024;
 
 /// What was read of larger pieces is given back.
 const SPARE_ATTRIBUTES: usize = 16_384;
+const SPARE_SPANS: usize = 4_096;
 
 /// What a file holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -95,13 +98,18 @@ impl<W: Write + Send> File<W> {
         let mut read = Vec::new();
         let mut bytes = 0;
         for &PieceKey { position, .. } in keys {
-            let piece = pieces.read(position).map_err(|source| EncodeError::Read { position, source })?;
-            if bytes > 0 && bytes + piece.otlp.len() > TRACE_BYTES {
-                self.pieces(&read)?;
-                read.clear();
+            // A piece that fills the bound by itself is not held while the next is read.
+            if bytes >= TRACE_BYTES {
+                self.pieces(&std::mem::take(&mut read))?;
                 bytes = 0;
             }
-            bytes += piece.otlp.len();
+            let piece = pieces.read(position).map_err(|source| EncodeError::Read { position, source })?;
+            let needed = piece.otlp.len() + piece.spans as usize * size_of::<Span<'_>>() + PIECE_BYTES;
+            if bytes > 0 && bytes + needed > TRACE_BYTES {
+                self.pieces(&std::mem::take(&mut read))?;
+                bytes = 0;
+            }
+            bytes += needed;
             read.push(piece);
         }
         self.pieces(&read)
@@ -129,8 +137,10 @@ impl<W: Write + Send> File<W> {
             let found = &contents[piece].spans[span as usize];
             self.group.push(&pieces[piece], &places[piece], &contents[piece], found);
         }
-        let small = contents.pop().filter(|contents| contents.attributes.capacity() <= SPARE_ATTRIBUTES);
-        self.spare = small.map(Contents::recycle).unwrap_or_default();
+        let is_small = |contents: &Contents<'_>| {
+            contents.attributes.capacity() <= SPARE_ATTRIBUTES && contents.spans.capacity() <= SPARE_SPANS
+        };
+        self.spare = contents.pop().filter(is_small).map(Contents::recycle).unwrap_or_default();
         Ok(())
     }
 

@@ -13,7 +13,8 @@
 //! * Of a key that stands twice the last is kept. The order of attributes is not kept, nor are fields that this version of the
 //!   protocol does not know.
 //!
-//! `trace_*` and `root_*` describe the piece that a row left with: usually the whole trace.
+//! `trace_*` and `root_*` describe the record that a row left with: usually the whole trace, or one unit of a stream. Of what
+//! fills more than a piece, and of more units than have records of their own, it is a part.
 
 use std::fmt::Write;
 use std::sync::Arc;

@@ -27,6 +27,8 @@ pub struct Piece {
     /// Nothing of it had left the log when it was judged.
     pub complete: bool,
     pub decided_at_ms: u64,
+    /// So many spans, as its record counts them.
+    pub spans: u32,
     /// An `ExportTraceServiceRequest`, its trace states as they leave.
     pub otlp: Bytes,
 }

@@ -405,6 +405,7 @@ impl Pieces for PieceFile {
             whole: piece.whole,
             complete: piece.complete,
             decided_at_ms: piece.decided_at_ms,
+            spans: piece.spans,
             otlp: piece.otlp,
         })
     }

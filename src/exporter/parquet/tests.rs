@@ -34,6 +34,11 @@ impl Pieces for Memory {
     }
 }
 
+fn span_count(request: &ExportTraceServiceRequest) -> u32 {
+    let scopes = request.resource_spans.iter().flat_map(|resource| &resource.scope_spans);
+    scopes.map(|scope| scope.spans.len() as u32).sum()
+}
+
 fn piece(request: &ExportTraceServiceRequest) -> Piece {
     Piece {
         policy: "errors".into(),
@@ -43,6 +48,7 @@ fn piece(request: &ExportTraceServiceRequest) -> Piece {
         whole: true,
         complete: true,
         decided_at_ms: 1_750_000_000_123,
+        spans: span_count(request),
         otlp: Bytes::from(request.encode_to_vec()),
     }
 }
@@ -696,6 +702,16 @@ fn pieces_of_one_trace_are_sorted_together_up_to_a_bound() {
     let (file, _) = file(pieces.to_vec());
     let order: Vec<u8> = rows(&file).iter().map(|row| bytes(&row["span_id"])[0]).collect();
     assert_eq!(order, [1, 5, 2, 4], "two pieces fit the bound, sorted; then the next two");
+}
+
+#[test]
+fn many_small_spans_count_by_what_they_take_when_they_are_read() {
+    // Less than 2 MiB each on the wire.
+    let pieces = [3u8, 1, 2].map(|n| piece(&request(vec![span(n, vec![]); 25_000])));
+    let (file, _) = file(pieces.to_vec());
+    let mut order: Vec<u8> = rows(&file).iter().map(|row| bytes(&row["span_id"])[0]).collect();
+    order.dedup();
+    assert_eq!(order, [1, 3, 2], "two pieces fit the bound, sorted; then the next");
 }
 
 #[test]
