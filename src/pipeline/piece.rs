@@ -12,7 +12,7 @@ use crate::proto;
 use crate::trace::{Position, Randomness, Reason, TraceId};
 
 /// Bytes of spans in a piece.
-pub(super) const PIECE_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
+pub(super) const PIECE_BYTES_MAX: u32 = MESSAGE_BYTES_MAX as u32;
 
 /// OTLP of a piece; a record has room for the rest.
 const BODY_BYTES_MAX: usize = RECORD_MAX - (1 << 20);
@@ -31,6 +31,8 @@ pub(super) struct Parcel {
     pub(super) through: Position,
     pub(super) state_after: State,
     pub(super) randomness: Randomness,
+    /// Of the spans in one piece.
+    pub(super) bytes_max: usize,
 }
 
 /// The pieces, and what was counted on the way.
@@ -53,7 +55,7 @@ pub(super) fn pack(parcel: &Parcel, located: &[&Located]) -> Packed {
             packed.duplicates += 1;
             continue;
         }
-        if bytes + one.len as usize > PIECE_BYTES_MAX && !spans.is_empty() {
+        if bytes + one.len as usize > parcel.bytes_max && !spans.is_empty() {
             packed.close(parcel, &mut spans);
             bytes = 0;
         }
@@ -174,6 +176,7 @@ mod tests {
             through: Position::default(),
             state_after: State::Kept,
             randomness: Randomness::of_trace(TRACE),
+            bytes_max: PIECE_BYTES_MAX as usize,
         };
         let packed = pack(&parcel, &located.iter().collect::<Vec<_>>());
         assert!(packed.pieces.iter().all(|piece| piece.encoded_len() < RECORD_MAX - 1_000));

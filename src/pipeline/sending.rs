@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::evidence::{Finder, Located};
 use super::judge::Judge;
-use super::piece::{self, PIECE_BYTES_MAX, Packed, Parcel};
+use super::piece::{self, Packed, Parcel};
 use super::red;
 use crate::buffer::{Candidate, Now, Place, Sent, State, Stretch, Which};
 use crate::exporter::outbox::Kept;
@@ -25,6 +25,7 @@ impl Judge {
             through: candidate.through,
             state_after: State::Kept,
             randomness: self.engine.randomness(candidate.key.trace, &candidate.summary),
+            bytes_max: self.engine.buffer.piece_bytes(),
         }
     }
 
@@ -63,7 +64,7 @@ impl Judge {
     }
 
     fn stretch(&self, shard: usize, candidate: &Candidate, from: Option<Place>) -> Stretch {
-        self.engine.buffer.stretch(shard, candidate, Which::Unsent, from, PIECE_BYTES_MAX)
+        self.engine.buffer.stretch(shard, candidate, Which::Unsent, from, self.engine.buffer.piece_bytes())
     }
 
     fn send_stretch(

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::engine::InForce;
-use super::evidence::{Finder, Located, READ_BYTES_MAX, ReadUnit};
+use super::evidence::{Finder, Located, ReadUnit};
 use super::forest::{Forest, Node, Shape, Standing, Walk};
 use super::judge::Judge;
 use super::piece::Parcel;
@@ -136,7 +136,8 @@ impl Judge {
 
     /// The new spans, then the newest others.
     pub(super) fn read(&self, shard: usize, candidate: &Candidate, which: Which) -> Reading {
-        let stretch = self.engine.buffer.stretch(shard, candidate, which, None, READ_BYTES_MAX);
+        let piece_bytes = self.engine.buffer.piece_bytes();
+        let stretch = self.engine.buffer.stretch(shard, candidate, which, None, piece_bytes);
         let members = stretch.members.iter().rev();
         let mut finder = Finder::new(&self.engine);
         let seen: Vec<Seen> = members
