@@ -7,6 +7,9 @@
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a test prints and fails")]
 #![allow(unreachable_pub, reason = "modules of one test binary")]
 
+#[path = "../common/mod.rs"]
+mod common;
+
 mod convert;
 mod expect;
 mod format;

@@ -2,8 +2,8 @@
 //! answers to senders, what an exporter reads, what the buffer knows of a trace, counters.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
 
 use anyhow::Context;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -13,11 +13,12 @@ use tailwater::buffer::{Key, State};
 use tailwater::config::{self, Config};
 use tailwater::exporter::outbox::Tail;
 use tailwater::log::SimDisk;
-use tailwater::pipeline::{Clock, Settings, Simulation};
+use tailwater::pipeline::{Settings, Simulation};
 use tailwater::proto::{Piece, Reason, WeightRule};
 use tailwater::trace::{TenantId, TraceId};
 use tokio::runtime::Runtime;
 
+use crate::common::SimClock;
 use crate::format::{Action, Scenario, What, millis};
 use crate::settings;
 use crate::traffic::{self, Id, Placed, Request, SECOND_0, Sent};
@@ -94,27 +95,6 @@ pub struct Outcome {
     pub faults: Vec<String>,
 }
 
-#[derive(Debug)]
-struct SimClock {
-    /// Since second 0.
-    now_ms: Arc<AtomicU64>,
-    started_ms: OnceLock<u64>,
-}
-
-impl Clock for SimClock {
-    fn arrival_ms(&self) -> u64 {
-        SECOND_0 * 1000 + self.now_ms.load(Relaxed)
-    }
-
-    fn elapsed_ms(&self) -> u64 {
-        self.started_ms.get().map_or(0, |started| self.now_ms.load(Relaxed) - started)
-    }
-
-    fn start(&self) {
-        self.started_ms.get_or_init(|| self.now_ms.load(Relaxed));
-    }
-}
-
 struct Life {
     instance: Simulation,
     tail: Tail,
@@ -176,9 +156,8 @@ pub fn run(scenario: &Scenario, tailwater: &Value) -> anyhow::Result<Outcome> {
 
 impl Run {
     fn start(&mut self) -> anyhow::Result<()> {
-        let clock = SimClock { now_ms: self.now_ms.clone(), started_ms: OnceLock::new() };
-        let settings =
-            Settings { storage: self.disk.storage(), clock: Arc::new(clock), seed: 1, ..Settings::default() };
+        let clock = SimClock::new(SECOND_0 * 1000, self.now_ms.clone());
+        let settings = Settings { storage: self.disk.storage(), clock, seed: 1, ..Settings::default() };
         let instance = Simulation::build(&self.config, &settings)?;
         let tail = tail(&instance);
         self.life = Some(Life { instance, tail });

@@ -7,6 +7,7 @@ use tailwater::pipeline::Log;
 use tailwater::telemetry::ledger;
 
 use crate::backend::Fate;
+use crate::count::Counts;
 use crate::wire::Seen;
 use crate::world::World;
 
@@ -141,6 +142,17 @@ impl World {
             }
         }
         self.check()
+    }
+
+    /// A run is worth its name.
+    pub fn check_run(&self) -> Result<(), String> {
+        let exporters = 1 + self.sinks.iter().filter(|sink| sink.since_ms.is_some()).count();
+        let Counts { events, .. } = self.counts;
+        let crashes = self.counts.crashes();
+        match (events, crashes, exporters) {
+            (200.., 2.., 2..) => Ok(()),
+            _ => Err(format!("a run of {events} events, {crashes} crashes, {exporters} exporters")),
+        }
     }
 
     /// Everything is well again: what waits is judged and delivered.

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use crate::world::End;
+use tailwater::buffer::State;
+
+use crate::world::{End, World};
 
 macro_rules! counts {
     ($($field:ident: $name:literal,)*) => {
@@ -87,6 +89,27 @@ impl Counts {
         for ((_, sum), (_, more)) in self.rows().into_iter().zip(other.rows()) {
             *sum += *more;
         }
+    }
+}
+
+impl World {
+    /// What the disk refused.
+    pub fn count_refused(&mut self) {
+        let ([cursor, input, outbox, state, parquet], failed_reads) = self.rig.refused();
+        let counts = &mut self.counts;
+        (counts.full_cursor, counts.full_input, counts.full_outbox) = (cursor, input, outbox);
+        (counts.full_state, counts.full_parquet, counts.failed_reads) = (state, parquet, failed_reads);
+        counts.full_pieces = self.pieces.full;
+    }
+
+    /// What was known of traces when a life began.
+    pub fn count_recovered(&mut self) {
+        let Some(life) = &self.life else { return };
+        let buffer = &life.instance.engine().buffer;
+        buffer.kept(|trace| match trace.state {
+            State::Stream => self.counts.streams_recovered += 1,
+            _ => self.counts.kept_recovered += 1,
+        });
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
 
 use prost::Message;
 use tailwater::log::{SegmentHeader, SimDisk, Storage, record, segment};
@@ -11,10 +10,11 @@ use tailwater::proto::{Piece, State};
 use tailwater::telemetry::ledger;
 use tailwater::trace::Position;
 
+use crate::common::SimClock;
 use crate::plant::Plant;
 use crate::traffic::name_of;
 use crate::wire;
-use crate::world::{SimClock, World, next_uuid};
+use crate::world::{BEGIN_MS, World, next_uuid};
 
 const FOLDERS: [&str; 3] = ["data", "data/input", "data/outbox"];
 
@@ -117,10 +117,9 @@ impl World {
 
     /// What a start from a disk would say that it has lost. None: it does not start.
     fn lost_at_start(&self, disk: &SimDisk) -> Option<u64> {
-        let clock = SimClock { now_ms: self.now_ms.clone(), started_ms: OnceLock::new() };
         let settings = Settings {
             storage: disk.storage(),
-            clock: Arc::new(clock),
+            clock: SimClock::new(BEGIN_MS, self.now_ms.clone()),
             seed: 7,
             new_uuid: next_uuid,
             ..Settings::default()

@@ -7,22 +7,22 @@ use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hasher};
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tailwater::buffer::State;
 use tailwater::config::Config;
 use tailwater::exporter::otlp::{self, ByHand};
 use tailwater::exporter::parquet;
 use tailwater::log::StoredRecord;
-use tailwater::pipeline::{Clock, Settings, Simulation};
+use tailwater::pipeline::{Settings, Simulation};
 use tailwater::receiver::{Accepted, Rejection};
 use tailwater::trace::Position;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::backend::{ObjectStore, Sink};
+use crate::common::SimClock;
 use crate::count::Counts;
 use crate::damage::Expected;
 use crate::disk::{Fuse, Rig};
@@ -41,26 +41,6 @@ pub const BEGIN_MS: u64 = 1_700_000_000_000;
 
 /// What words of a path an end may wait for.
 const FUSES: [&str; 7] = ["data", "data", "input", "outbox", "state", "cursor", "parquet"];
-
-#[derive(Debug)]
-pub struct SimClock {
-    pub now_ms: Arc<AtomicU64>,
-    pub started_ms: OnceLock<u64>,
-}
-
-impl Clock for SimClock {
-    fn arrival_ms(&self) -> u64 {
-        BEGIN_MS + self.now_ms.load(Relaxed)
-    }
-
-    fn elapsed_ms(&self) -> u64 {
-        self.started_ms.get().map_or(0, |started| self.now_ms.load(Relaxed) - started)
-    }
-
-    fn start(&self) {
-        self.started_ms.get_or_init(|| self.now_ms.load(Relaxed));
-    }
-}
 
 thread_local! {
     static UUIDS: Cell<u128> = const { Cell::new(0) };
@@ -242,25 +222,6 @@ impl World {
         self.check_run()
     }
 
-    /// A run is worth its name.
-    fn check_run(&self) -> Result<(), String> {
-        let exporters = 1 + self.sinks.iter().filter(|sink| sink.since_ms.is_some()).count();
-        let Counts { events, .. } = self.counts;
-        let crashes = self.counts.crashes();
-        match (events, crashes, exporters) {
-            (200.., 2.., 2..) => Ok(()),
-            _ => Err(format!("a run of {events} events, {crashes} crashes, {exporters} exporters")),
-        }
-    }
-
-    fn count_refused(&mut self) {
-        let ([cursor, input, outbox, state, parquet], failed_reads) = self.rig.refused();
-        let counts = &mut self.counts;
-        (counts.full_cursor, counts.full_input, counts.full_outbox) = (cursor, input, outbox);
-        (counts.full_state, counts.full_parquet, counts.failed_reads) = (state, parquet, failed_reads);
-        counts.full_pieces = self.pieces.full;
-    }
-
     /// After every event: what must hold holds, and a life that is over ends.
     pub fn hold_or_end(&mut self) -> Result<(), String> {
         let Some(life) = &self.life else { return Ok(()) };
@@ -401,16 +362,6 @@ impl World {
         unreachable!("the fourth attempt has no fuse")
     }
 
-    /// What was known of traces when a life began.
-    fn count_recovered(&mut self) {
-        let Some(life) = &self.life else { return };
-        let buffer = &life.instance.engine().buffer;
-        buffer.kept(|trace| match trace.state {
-            State::Stream => self.counts.streams_recovered += 1,
-            _ => self.counts.kept_recovered += 1,
-        });
-    }
-
     fn draw_fuse(&mut self) -> Option<Fuse> {
         let on = self.random.pick(&FUSES);
         let after = match (on, self.random.below(4)) {
@@ -425,11 +376,10 @@ impl World {
         if self.tell {
             crate::tell::disk(&self.rig.disk);
         }
-        let clock = SimClock { now_ms: self.now_ms.clone(), started_ms: OnceLock::new() };
         let storage = Arc::new(self.rig.clone());
         let mut settings = Settings {
             storage: storage.clone(),
-            clock: Arc::new(clock),
+            clock: SimClock::new(BEGIN_MS, self.now_ms.clone()),
             seed: 7,
             new_uuid: next_uuid,
             ..Settings::default()

@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::Span;
@@ -11,33 +11,15 @@ use prost::Message;
 use tailwater::config::{self, Config};
 use tailwater::exporter::outbox::Tail;
 use tailwater::log::SimDisk;
-use tailwater::pipeline::{Clock, Settings, Simulation};
+use tailwater::pipeline::{Settings, Simulation};
 use tailwater::proto::{Piece, WeightRule};
 use tokio::runtime::Runtime;
+
+use crate::common::SimClock;
 
 /// Arrival clock at the beginning: the edge of a five-minute window.
 pub const SECOND_0: u64 = 1_700_000_100;
 const ALL: f64 = (1u64 << 56) as f64;
-
-#[derive(Debug)]
-struct SimClock {
-    now_ms: Arc<AtomicU64>,
-    started_ms: OnceLock<u64>,
-}
-
-impl Clock for SimClock {
-    fn arrival_ms(&self) -> u64 {
-        SECOND_0 * 1000 + self.now_ms.load(Relaxed)
-    }
-
-    fn elapsed_ms(&self) -> u64 {
-        self.started_ms.get().map_or(0, |started| self.now_ms.load(Relaxed) - started)
-    }
-
-    fn start(&self) {
-        self.started_ms.get_or_init(|| self.now_ms.load(Relaxed));
-    }
-}
 
 /// What the backend has of one trace.
 #[derive(Clone, Debug, Default)]
@@ -90,13 +72,9 @@ impl World {
     }
 
     fn start(&mut self) {
-        let clock = SimClock { now_ms: self.now_ms.clone(), started_ms: OnceLock::new() };
-        let settings = Settings {
-            storage: self.disk.storage(),
-            clock: Arc::new(clock),
-            seed: self.seed,
-            ..Settings::default()
-        };
+        let clock = SimClock::new(SECOND_0 * 1000, self.now_ms.clone());
+        let settings =
+            Settings { storage: self.disk.storage(), clock, seed: self.seed, ..Settings::default() };
         let instance = Simulation::build(&self.config, &settings).unwrap();
         let tail = instance.outbox().tail("backend").unwrap();
         self.life = Some((instance, tail));
