@@ -11,7 +11,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message;
-use tailwater::otlp::{self, SpanFacts};
+use tailwater::otlp;
 use tailwater::sampler::{OperationKey, Policies, PolicyConfig, Slow, Unit, UnitSpan};
 use tailwater::trace::{Randomness, TenantId, TraceId};
 
@@ -186,8 +186,8 @@ fn main() {
         let policies = policies(yaml);
         measure(&format!("scan and fold 512 spans: {name}"), 2_000, |_| {
             let mut folding = policies.folding();
-            let fold = |span: &SpanFacts<'_>, seen: &_| _ = black_box(folding.fold(span, seen));
-            otlp::scan_for(policies.keys(), &body, fold).unwrap();
+            otlp::scan_for(policies.keys(), &body, |span, seen| _ = black_box(folding.fold(span, seen)))
+                .unwrap();
         });
     }
 

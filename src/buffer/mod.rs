@@ -108,6 +108,7 @@ pub struct Buffer {
     shards: Vec<Mutex<Shard>>,
     hasher: KeyHasher,
     hindsight_ms: u64,
+    piece_bytes: usize,
 }
 
 /// Spans of one request, put in the order of the shards. Used again for the next.
@@ -166,12 +167,22 @@ impl Batch {
 impl Buffer {
     pub fn new(settings: &Settings) -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::new(Shard::new(settings))).collect();
-        Self { shards, hasher: settings.hasher(), hindsight_ms: settings.waits.hindsight_ms }
+        Self {
+            shards,
+            hasher: settings.hasher(),
+            hindsight_ms: settings.waits.hindsight_ms,
+            piece_bytes: settings.piece_bytes as usize,
+        }
     }
 
     /// How long a verdict holds.
     pub fn hindsight_ms(&self) -> u64 {
         self.hindsight_ms
+    }
+
+    /// Bytes of spans that one judgement reads and one piece holds at most.
+    pub fn piece_bytes(&self) -> usize {
+        self.piece_bytes
     }
 
     /// Waits that begin from here on are these; those that run keep their length.

@@ -98,7 +98,12 @@ impl GroupReader {
             current.follow(frontier)?;
             let Current { segment, complete } = current;
             let complete = *complete;
-            match gather(segment, complete, &mut self.ready)? {
+            let start = segment.position();
+            let gathered = gather(segment, complete, &mut self.ready);
+            if gathered.is_err() {
+                segment.seek(start.offset); // the group is read again from its beginning
+            }
+            match gathered? {
                 Gathered::Items => {}
                 Gathered::End if complete => {
                     self.at = Position::new(segment.position().segment + 1, 0);

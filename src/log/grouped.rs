@@ -396,9 +396,8 @@ fn cut_tail(storage: &Arc<dyn Storage>, dir: &Path) -> io::Result<u64> {
         storage.sync_dir(dir)?;
         return Ok(len - header);
     };
-    if whole_to < len {
-        file.truncate(whole_to)?;
-    }
+    // What a life that was killed had reserved is given back as well.
+    file.truncate(whole_to)?;
     // It is sealed from now on, and a life that was killed may not have synced it.
     file.sync()?;
     Ok(len - whole_to)
@@ -456,6 +455,19 @@ mod tests {
 
     fn recovered(disk: &SimDisk) -> Vec<(u64, usize)> {
         groups(&mut GroupReader::recover(disk.storage(), Path::new(DIR), Position::default()))
+    }
+
+    #[test]
+    fn a_read_that_fails_amid_a_group_is_made_again() {
+        let disk = SimDisk::new(1);
+        let large = GroupSettings { roll_bytes: 1 << 30, ..settings() };
+        let (log, mut write_loop, _) = open(&disk, GroupSettings { queue_bytes: 4 << 20, ..large });
+        log.append_group(&group(1, 3, 300 << 10), NOW).unwrap();
+        write_loop.step();
+        let mut reader = log.reader(Position::default());
+        disk.fail_read(2);
+        assert!(reader.next().is_err());
+        assert_eq!(groups(&mut reader), [(1, 3)]);
     }
 
     #[test]
@@ -639,6 +651,19 @@ mod tests {
         write_loop.step();
         seen.extend(groups(&mut reader));
         assert_eq!(seen, (0..60).map(|n| (n, 2)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_a_life_that_was_killed_had_reserved_is_given_back() {
+        let disk = SimDisk::new(1);
+        let reserving = || GroupSettings { reserve_bytes: 10_000, ..settings() };
+        for life in 0..3 {
+            let (log, mut write_loop, _) = open(&disk, reserving());
+            log.append_group(&group(life, 1, 100), NOW).unwrap();
+            write_loop.step();
+            assert!(disk.used() <= log.bytes_on_disk(), "life {life}: {} bytes are used", disk.used());
+            disk.kill();
+        }
     }
 
     #[test]

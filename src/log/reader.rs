@@ -4,7 +4,7 @@
 //! checksum. Memory is bounded whatever the lengths in the file say.
 
 use super::record::{self, Damage, MAGIC, Parsed, RECORD_HEADER};
-use super::segment::{self, HeaderFault, SegmentHeader};
+use super::segment::{self, HeaderFault, SEGMENT_HEADER, SegmentHeader};
 use super::storage::{File, Open, Storage};
 use crate::trace::Position;
 use bytes::{Buf, Bytes, BytesMut};
@@ -103,8 +103,9 @@ impl Reader {
                 }
                 self.current = None;
             }
-            let Some(number) = self.ahead.pop_front() else { return Ok(None) };
+            let Some(number) = self.ahead.front().copied() else { return Ok(None) };
             let (segment, fault) = SegmentReader::open(&*self.storage, &self.dir, number)?;
+            self.ahead.pop_front();
             let segment = self.current.insert(segment);
             if number == self.from.segment {
                 segment.skip_to(self.from.offset);
@@ -258,8 +259,11 @@ impl SegmentReader {
         Ok(if cut_off { ReadItem::TornTail { from, bytes } } else { ReadItem::Damaged { from, bytes } })
     }
 
-    /// Whether what is left may be the beginning of a record.
+    /// Whether what is left may be the beginning of a record, or of the segment.
     fn is_cut_off(&mut self) -> io::Result<bool> {
+        if self.at == 0 && self.limit < SEGMENT_HEADER as u64 {
+            return Ok(true);
+        }
         self.fill(RECORD_HEADER)?;
         let left = self.limit - self.at;
         let begins = self.buffer.iter().zip(MAGIC.iter()).all(|(byte, magic)| byte == magic);
@@ -282,9 +286,9 @@ impl SegmentReader {
         let room = (self.limit - self.at) as usize - have.min((self.limit - self.at) as usize);
         let more = (wanted - have).max(CHUNK).min(room);
         self.buffer.resize(have + more, 0);
-        let read = self.file.read_at(self.at + have as u64, &mut self.buffer[have..])?;
-        self.buffer.truncate(have + read);
-        Ok(())
+        let read = self.file.read_at(self.at + have as u64, &mut self.buffer[have..]);
+        self.buffer.truncate(have + read.as_ref().copied().unwrap_or(0));
+        read.map(drop)
     }
 }
 
@@ -318,6 +322,35 @@ mod tests {
             starts.push(bytes.len());
         }
         (bytes, starts)
+    }
+
+    #[test]
+    fn a_segment_of_which_the_header_was_cut_off_is_torn() {
+        let items = read(&[header(1)[..17].to_vec()]);
+        let (from, fault) = (Position::new(1, 0), HeaderFault::Short);
+        let header = ReadItem::BadHeader { segment: 1, fault, bytes: 0 };
+        assert_eq!(items, [header, ReadItem::TornTail { from, bytes: 17 }]);
+    }
+
+    #[test]
+    fn a_read_that_fails_is_no_damage() {
+        let disk = SimDisk::new(1);
+        let (bytes, starts) = segment(&[vec![1; 100], vec![2; CHUNK], vec![3; 100]]);
+        disk.put(&segment::path(Path::new("d"), 1), bytes);
+        for good in 0..4 {
+            let mut reader = Reader::open(disk.storage(), Path::new("d"), Position::default()).unwrap();
+            disk.fail_read(good);
+            let (mut failed, mut ends) = (0, Vec::new());
+            loop {
+                match reader.next() {
+                    Ok(Some(ReadItem::Record(record))) => ends.push(record.end.offset as usize),
+                    Ok(None) => break,
+                    Err(_) => failed += 1,
+                    other => panic!("{other:?}"),
+                }
+            }
+            assert_eq!((failed, ends), (1, starts[1..].to_vec()), "after {good} reads");
+        }
     }
 
     fn read(segments: &[Vec<u8>]) -> Vec<ReadItem> {

@@ -30,6 +30,8 @@ struct Inner {
     capacity: Option<u64>,
     failing_writes: u32,
     failing_syncs: u32,
+    /// So many reads until one fails.
+    failing_read: Option<u32>,
     counts: Counts,
 }
 
@@ -100,6 +102,7 @@ impl SimDisk {
             capacity: None,
             failing_writes: 0,
             failing_syncs: 0,
+            failing_read: None,
             counts: Counts::default(),
         };
         Self { inner: Arc::new(Mutex::new(inner)) }
@@ -143,6 +146,11 @@ impl SimDisk {
     /// The next `count` syncs of a file or a folder fail with an I/O error.
     pub fn fail_syncs(&self, count: u32) {
         self.inner.lock().failing_syncs = count;
+    }
+
+    /// One read fails with an I/O error, after `good` that do not.
+    pub fn fail_read(&self, good: u32) {
+        self.inner.lock().failing_read = Some(good);
     }
 
     pub fn counts(&self) -> Counts {
@@ -235,6 +243,12 @@ impl Inner {
 
     fn index(&self, path: &Path) -> io::Result<usize> {
         self.names.get(path).copied().ok_or_else(|| ErrorKind::NotFound.into())
+    }
+
+    fn read_allowed(&mut self) -> io::Result<()> {
+        let Some(good) = self.failing_read else { return Ok(()) };
+        self.failing_read = good.checked_sub(1);
+        if good == 0 { Err(io::Error::other("injected read failure")) } else { Ok(()) }
     }
 
     fn sync_allowed(&mut self) -> io::Result<()> {
@@ -393,6 +407,7 @@ impl File for SimFile {
 
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
         self.alive(|inner| {
+            inner.read_allowed()?;
             let content = &inner.nodes[self.index].content;
             let from = content.get(offset as usize..).unwrap_or(&[]);
             let len = from.len().min(into.len());

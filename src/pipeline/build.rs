@@ -62,6 +62,8 @@ pub struct Settings {
     pub seed: u64,
     /// Names the instance and the segments of the outbox.
     pub new_uuid: fn() -> Uuid,
+    /// Bytes of spans that a piece holds at most.
+    pub piece_bytes: u32,
 }
 
 impl Default for Settings {
@@ -71,6 +73,7 @@ impl Default for Settings {
             clock: Arc::new(SystemClock::default()),
             seed: Uuid::new_v4().as_u64_pair().0,
             new_uuid: Uuid::new_v4,
+            piece_bytes: super::piece::PIECE_BYTES_MAX,
         }
     }
 }
@@ -239,8 +242,7 @@ impl Core {
             .with_context(|| format!("read {}", place.input.display()))?;
         let (input, input_thread) = open_input(config, storage, place, first, writers, failed)?;
         let memory_limit = memory_limit(config)?;
-        let engine =
-            engine(config, place, memory_limit, first, input, settings.clock.clone(), settings.seed)?;
+        let engine = engine(config, place, memory_limit, first, input, settings)?;
         let budget = Arc::new(Budget::new(memory_limit, engine.memory.clone()));
         let disk = DiskBudget::new(config.data.disk.0).below(storage.clone(), &place.data);
         let disk = Arc::new(disk);
@@ -369,8 +371,7 @@ fn engine(
     memory_limit: usize,
     first_segment: u32,
     input: Option<Arc<Writer>>,
-    clock: Arc<dyn Clock>,
-    seed: u64,
+    settings: &Settings,
 ) -> anyhow::Result<Arc<Engine>> {
     let policies = Policies::compile(&config.policies, 0)?;
     let roots = config.buffer.root.as_ref().map(RootCondition::compile).transpose()?;
@@ -379,9 +380,9 @@ fn engine(
     let waits = reload::waits(&config.buffer);
     let buffer = Buffer::new(&buffer::Settings {
         waits,
-        piece_bytes: super::piece::PIECE_BYTES_MAX as u32,
+        piece_bytes: settings.piece_bytes,
         remembered_max: remembered.div_ceil(buffer::SHARDS),
-        hash_seed: seed,
+        hash_seed: settings.seed,
     });
     let engine = Engine::new(Parts {
         memory: Arc::new(Memory::new(segment_bytes, first_segment)),
@@ -390,7 +391,7 @@ fn engine(
         ledger: Arc::new(Ledger::new(policies.names())),
         policies,
         roots,
-        clock,
+        clock: settings.clock.clone(),
         input,
         max_wait_ms: waits.max_wait_ms,
         hash_key: config.randomness.hash_key(),

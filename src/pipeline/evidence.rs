@@ -8,14 +8,10 @@ use std::borrow::Cow;
 use std::cell::OnceCell;
 
 use super::engine::{Engine, Request};
-use super::piece::PIECE_BYTES_MAX;
 use crate::buffer::{Candidate, Judgement, SpanRef, Which};
 use crate::otlp::{Outline, Seen, SpanFacts, SpanView};
 use crate::sampler::{OperationKey, Policies, ReadSpans, Size, Spans, UnitSpan};
 use crate::trace::{Position, TenantId};
-
-/// Bytes of spans that one judgement reads at most.
-pub(super) const READ_BYTES_MAX: usize = PIECE_BYTES_MAX;
 
 /// A span in its request.
 #[derive(Clone, Debug)]
@@ -163,7 +159,7 @@ fn facts(located: &Located) -> Option<SpanFacts<'_>> {
     })
 }
 
-/// The spans of a judgement, read when a condition asks for them: the newest that come to 16 MiB.
+/// The spans of a judgement, read when a condition asks for them: the newest that a piece has room for.
 #[derive(Debug)]
 pub(super) struct ReachableSpans<'a> {
     engine: &'a Engine,
@@ -182,7 +178,8 @@ impl<'a> ReachableSpans<'a> {
     /// What is new is the newest: an earlier judgement has not seen it.
     fn newest(&self, which: Which) -> (Vec<Located>, bool) {
         let Self { engine, shard, candidate, .. } = *self;
-        let newest = engine.buffer.stretch(shard, candidate, which, None, READ_BYTES_MAX);
+        let piece_bytes = engine.buffer.piece_bytes();
+        let newest = engine.buffer.stretch(shard, candidate, which, None, piece_bytes);
         let mut finder = Finder::new(engine);
         debug_assert!(newest.members.len() as u64 <= self.at_most(), "more spans than were counted");
         let located = newest.members.iter().filter_map(|member| finder.find(member.span));

@@ -135,8 +135,8 @@ impl Judge {
         judged
     }
 
-    /// Judges everything that waits, due or not.
-    pub(super) fn judge_all(&self) {
+    /// Judges everything that waits, due or not. Memory may be short `after_round`: what leaves is remembered.
+    pub(super) fn judge_all(&self, after_round: impl Fn()) {
         let now = self.engine.clock.now();
         let in_force = self.engine.policies.load();
         for shard in 0..SHARDS {
@@ -147,6 +147,7 @@ impl Judge {
                     break;
                 }
                 self.judge(shard, all, &in_force, now);
+                after_round();
             }
         }
     }

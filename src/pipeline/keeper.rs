@@ -147,7 +147,7 @@ impl JudgeLoop {
                     return;
                 }
                 Ok(Order::Drain(done)) => {
-                    self.judge.judge_all();
+                    self.drain();
                     let _ = done.send(());
                     return;
                 }
@@ -164,7 +164,10 @@ impl JudgeLoop {
     /// snapshot is taken when it is due.
     pub(super) fn turn(&self, state_due_ms: &mut u64) {
         if self.disk_has_room() {
-            self.judge.judge_due(|| !self.ordered.load(Relaxed) && self.disk_has_room());
+            self.judge.judge_due(|| {
+                self.relieve_if_overdrawn();
+                !self.ordered.load(Relaxed) && self.disk_has_room()
+            });
             self.relieve();
         }
         self.engine.slow.publish(self.engine.clock.arrival_ms());
@@ -177,6 +180,18 @@ impl JudgeLoop {
         if now_ms >= *state_due_ms {
             *state_due_ms = now_ms + every_ms;
             self.snapshot();
+        }
+    }
+
+    /// Judges everything that waits.
+    pub(super) fn drain(&self) {
+        self.judge.judge_all(|| self.relieve_if_overdrawn());
+    }
+
+    /// What has left is remembered, which costs memory: many verdicts at once may want more than is kept free.
+    fn relieve_if_overdrawn(&self) {
+        if self.budget.is_overdrawn() {
+            self.relieve();
         }
     }
 

@@ -74,7 +74,9 @@ impl Past {
         let found = segment::numbers(&*self.storage, input)?;
         for (old, bytes) in found.into_iter().take_while(|(old, _)| *old < number) {
             self.storage.rename(&segment::path(input, old), &segment::path(&self.dir, old))?;
-            self.files.lock().push_back(PastFile { number: old, bytes, until_ms: now_ms });
+            let mut files = self.files.lock();
+            files.retain(|file| file.number != old); // it had both names after a loss of power
+            files.push_back(PastFile { number: old, bytes, until_ms: now_ms });
             *taken += bytes;
         }
         Ok(())
@@ -90,7 +92,10 @@ impl Past {
             if !too_old && bytes <= spare {
                 break;
             }
-            self.storage.remove(&segment::path(&self.dir, oldest.number))?;
+            match self.storage.remove(&segment::path(&self.dir, oldest.number)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {} // somebody made room
+                removed => removed?,
+            }
             files.pop_front();
             bytes -= oldest.bytes;
             crowded += u32::from(!too_old);
@@ -164,6 +169,26 @@ mod tests {
         assert_eq!(numbers(&disk, "data/past"), [1, 2, 3]);
         past.trim(HOUR_MS + 60_000, u64::MAX).unwrap();
         assert_eq!(numbers(&disk, "data/past"), [2, 3]);
+    }
+
+    #[test]
+    fn a_file_that_somebody_has_removed_stops_nothing() {
+        let disk = disk(3);
+        let past = past(&disk, HOUR_MS, 0);
+        take(&past, 3, 0);
+        disk.storage().remove(&segment::path(Path::new("data/past"), 1)).unwrap();
+        past.trim(0, 0).unwrap();
+        assert_eq!((numbers(&disk, "data/past"), past.bytes()), (vec![], 0));
+    }
+
+    #[test]
+    fn a_segment_that_is_there_and_past_at_once_counts_once() {
+        let disk = disk(2);
+        take(&past(&disk, HOUR_MS, 0), 2, 0);
+        disk.put(&segment::path(Path::new(INPUT), 1), vec![0; 1_000]);
+        let again = past(&disk, HOUR_MS, 0);
+        take(&again, 2, 0);
+        assert_eq!(again.bytes(), 1_000);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::proto;
 use crate::trace::{Position, Randomness, Reason, TraceId};
 
 /// Bytes of spans in a piece.
-pub(super) const PIECE_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
+pub(super) const PIECE_BYTES_MAX: u32 = MESSAGE_BYTES_MAX as u32;
 
 /// The same in a record of what is more than a piece, or of more units than have records of their own: whatever is held
 /// at once of such a trace, here and where it is read, is less for it.
@@ -181,7 +181,7 @@ mod tests {
             through: Position::default(),
             state_after: State::Kept,
             randomness: Randomness::of_trace(TRACE),
-            bytes_max: PIECE_BYTES_MAX,
+            bytes_max: PIECE_BYTES_MAX as usize,
         };
         let packed = pack(&parcel, &located.iter().collect::<Vec<_>>());
         assert!(packed.pieces.iter().all(|piece| piece.encoded_len() < RECORD_MAX - 1_000));

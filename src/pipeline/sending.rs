@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::evidence::{Finder, Located};
 use super::judge::Judge;
-use super::piece::{self, PIECE_BYTES_MAX, PORTION_BYTES_MAX, Packed, Parcel};
+use super::piece::{self, PORTION_BYTES_MAX, Packed, Parcel};
 use super::red;
 use crate::buffer::{Candidate, Now, Place, Sent, State, Stretch, Which};
 use crate::exporter::outbox::Kept;
@@ -25,7 +25,7 @@ impl Judge {
             through: candidate.through,
             state_after: State::Kept,
             randomness: self.engine.randomness(candidate.key.trace, &candidate.summary),
-            bytes_max: PIECE_BYTES_MAX,
+            bytes_max: self.engine.buffer.piece_bytes(),
         }
     }
 
@@ -40,7 +40,7 @@ impl Judge {
     ) {
         let (from, mut stretch) = self.oldest(shard, candidate);
         let is_giant = from.len() > 1 || candidate.reason == Reason::Full;
-        let bytes_max = if is_giant { PORTION_BYTES_MAX } else { PIECE_BYTES_MAX };
+        let bytes_max = self.record_bytes(is_giant);
         let parcel = Parcel { complete: stretch.complete, bytes_max, ..self.parcel(candidate, sent, now) };
         let mut untaken = 0;
         for at in (0..from.len()).rev() {
@@ -52,6 +52,13 @@ impl Judge {
             stretch = newer.unwrap_or_default();
         }
         self.engine.ledger.unbuffered(u64::from(candidate.unjudged).saturating_sub(untaken));
+    }
+
+    /// Bytes of spans in a record: of more units than have records of their own, or of a trace that is more than a piece, if
+    /// `is_large`.
+    pub(super) fn record_bytes(&self, is_large: bool) -> usize {
+        let piece_bytes = self.engine.buffer.piece_bytes();
+        if is_large { piece_bytes.min(PORTION_BYTES_MAX) } else { piece_bytes }
     }
 
     /// Where each stretch begins, the newest first, and the oldest of them.
@@ -66,7 +73,7 @@ impl Judge {
     }
 
     fn stretch(&self, shard: usize, candidate: &Candidate, from: Option<Place>) -> Stretch {
-        self.engine.buffer.stretch(shard, candidate, Which::Unsent, from, PIECE_BYTES_MAX)
+        self.engine.buffer.stretch(shard, candidate, Which::Unsent, from, self.engine.buffer.piece_bytes())
     }
 
     fn send_stretch(

@@ -138,7 +138,7 @@ impl Simulation {
     /// Judges everything that waits and seals the outbox, as a drain does before the exporters finish.
     pub fn drain(&mut self) -> anyhow::Result<()> {
         self.core.intake.close();
-        self.core.judge_loop.judge.judge_all();
+        self.core.judge_loop.drain();
         self.core.outbox.log().seal();
         self.core.outbox.sync().context("sync the outbox").map(drop)
     }
@@ -184,5 +184,68 @@ impl Simulation {
 impl std::fmt::Debug for Simulation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Simulation").field("engine", &self.core.engine).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+    use super::*;
+    use crate::log::SimDisk;
+    use crate::pipeline::Clock;
+    use crate::pipeline::testing::request;
+    use crate::trace::TraceId;
+    use crate::units::{ByteSize, MemoryLimit};
+
+    #[derive(Debug, Default)]
+    struct ByHand(AtomicU64);
+
+    impl Clock for ByHand {
+        fn arrival_ms(&self) -> u64 {
+            1_700_000_000_000 + self.0.load(Relaxed)
+        }
+
+        fn elapsed_ms(&self) -> u64 {
+            self.0.load(Relaxed)
+        }
+
+        fn start(&self) {}
+    }
+
+    /// An instance whose memory is full of traces that will all be kept.
+    async fn full(clock: &Arc<ByHand>) -> Simulation {
+        let text = "data: { path: data }\npolicies: [{ name: all, keep: 100% }]\nexporters: { otlp: [{ name: a, endpoint: \
+                    \"http://127.0.0.1:1\" }] }\n";
+        let mut config = crate::config::load(text, "t.yaml".as_ref()).unwrap();
+        config.buffer.memory = MemoryLimit::Bytes(ByteSize::kib(256));
+        let storage = SimDisk::new(1).storage();
+        let settings = Settings { storage, clock: clock.clone(), seed: 1, ..Settings::default() };
+        let instance = Simulation::build(&config, &settings).unwrap();
+        for number in 1_u128.. {
+            let body = request(TraceId(number.to_be_bytes()), 1);
+            if instance.receive("", body.into()).await.is_err() {
+                break;
+            }
+        }
+        instance
+    }
+
+    #[tokio::test]
+    async fn what_many_verdicts_at_once_leave_behind_fits_the_memory_budget() {
+        for drains in [false, true] {
+            let clock = Arc::new(ByHand::default());
+            let mut instance = full(&clock).await;
+            let traces = instance.engine().buffer.counts().traces;
+            clock.0.fetch_add(60_000, Relaxed);
+            if drains {
+                instance.drain().unwrap()
+            } else {
+                instance.turn().unwrap()
+            }
+            assert_eq!(instance.engine().ledger.balance().kept, traces);
+            let (used, limit) = instance.memory();
+            assert!(used <= limit, "{used} bytes of {limit}, drains: {drains}");
+        }
     }
 }

@@ -7,10 +7,10 @@
 use std::collections::{HashMap, HashSet};
 
 use super::engine::InForce;
-use super::evidence::{Finder, Located, READ_BYTES_MAX, ReadUnit};
+use super::evidence::{Finder, Located, ReadUnit};
 use super::forest::{Forest, Node, Shape, Standing, Walk};
 use super::judge::Judge;
-use super::piece::{PIECE_BYTES_MAX, PORTION_BYTES_MAX, Parcel};
+use super::piece::Parcel;
 use super::sending::Shipment;
 use crate::buffer::{
     By, Candidate, Dropped, Leaving, Lesson, Mark, Member, Now, Sent, SentUnit, Settlement, State, UNITS_MAX,
@@ -144,7 +144,8 @@ impl Judge {
 
     /// The new spans, then the newest others.
     pub(super) fn read(&self, shard: usize, candidate: &Candidate, which: Which) -> Reading {
-        let stretch = self.engine.buffer.stretch(shard, candidate, which, None, READ_BYTES_MAX);
+        let piece_bytes = self.engine.buffer.piece_bytes();
+        let stretch = self.engine.buffer.stretch(shard, candidate, which, None, piece_bytes);
         let members = stretch.members.iter().rev();
         let mut finder = Finder::new(&self.engine);
         let seen: Vec<Seen> = members
@@ -217,7 +218,7 @@ impl Judge {
     ) -> Leaving {
         let mut shipment = Shipment::default();
         let is_shared = exits.records.len() > RECORDS_MAX;
-        let bytes_max = if is_shared { PORTION_BYTES_MAX } else { PIECE_BYTES_MAX };
+        let bytes_max = self.record_bytes(is_shared);
         for Record { sent, policy, reason, mut spans } in exits.records {
             spans.sort_unstable();
             let old = spans.iter().filter(|span| !reading.seen[**span].is_new).count();

@@ -1,6 +1,6 @@
 //! Where kept spans go: backends that take OTLP, and an object store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tailwater::exporter::otlp::{ByHand, Outcome, Request, Wait};
 
@@ -43,6 +43,16 @@ pub struct Sink {
     pub this_life: BTreeMap<u64, (u32, u32)>,
     /// Refused for good.
     pub refused: BTreeMap<u64, u64>,
+    /// Given up by a full outbox before it came.
+    pub given_up: BTreeSet<u64>,
+    /// How often the exporter was told the fate of each span in this life.
+    pub settled: BTreeMap<u64, u32>,
+    /// Spans that it was told are delivered in this life, and refused.
+    pub told: (u64, u64),
+    /// Since when it is configured without a break. None: it is not.
+    pub since_ms: Option<u64>,
+    /// The last outbox segment there was when it was configured; nothing of it is for this one.
+    pub behind: u32,
     /// What came since somebody looked; none: something that is no OTLP.
     pub news: Vec<Option<Seen>>,
 }
@@ -67,6 +77,11 @@ impl Sink {
             taken: BTreeMap::new(),
             this_life: BTreeMap::new(),
             refused: BTreeMap::new(),
+            given_up: BTreeSet::new(),
+            settled: BTreeMap::new(),
+            told: (0, 0),
+            since_ms: None,
+            behind: 0,
             news: Vec::new(),
         }
     }
@@ -92,6 +107,7 @@ impl Sink {
     pub fn meet(&mut self, flight: Flight, fate: Fate) -> Outcome {
         match fate {
             Fate::Delivered => {
+                self.told.0 += self.settle(&flight);
                 self.take(flight, 0);
                 Outcome::Delivered { rejected: 0, message: String::new() }
             }
@@ -103,12 +119,30 @@ impl Sink {
                 Outcome::Retry { wait: Wait::Backoff, error: "unavailable".to_owned() }
             }
             Fate::Refused => {
+                self.told.1 += self.settle(&flight);
                 for span in flight.spans.into_iter().flatten() {
                     self.refused.insert(span.id, span.hash);
                 }
                 Outcome::Refused { divisible: false, error: "refused".to_owned() }
             }
         }
+    }
+
+    /// Whether what began to be sent then is for it.
+    pub fn wants(&self, begun_ms: Option<u64>) -> bool {
+        let since = self.since_ms;
+        since.is_some_and(|since| since == 0 || begun_ms.is_some_and(|begun| begun > since))
+    }
+
+    /// It was configured all the time, and nothing was given up.
+    pub fn had_all(&self) -> bool {
+        self.since_ms == Some(0) && self.given_up.is_empty()
+    }
+
+    fn settle(&mut self, flight: &Flight) -> u64 {
+        let spans = flight.spans.as_deref().unwrap_or_default();
+        spans.iter().for_each(|span| *self.settled.entry(span.id).or_default() += 1);
+        spans.len() as u64
     }
 
     fn take(&mut self, flight: Flight, unanswered: u32) {
@@ -133,6 +167,8 @@ impl Sink {
         }
         self.exporter = None;
         self.this_life.clear();
+        self.settled.clear();
+        self.told = (0, 0);
     }
 }
 
@@ -143,6 +179,10 @@ pub struct ObjectStore {
     pub objects: BTreeMap<String, Vec<Seen>>,
     pub uploads: u64,
     pub repeated: u64,
+    /// Given up by a full outbox.
+    pub given_up: BTreeSet<u64>,
+    /// The outbox was damaged: an upload that is repeated may say less.
+    pub lenient: bool,
 }
 
 impl ObjectStore {
@@ -150,7 +190,7 @@ impl ObjectStore {
     pub fn put(&mut self, name: String, rows: Vec<Seen>) -> Result<(), String> {
         self.uploads += 1;
         match self.objects.insert(name.clone(), rows.clone()) {
-            Some(before) if before != rows => {
+            Some(before) if before != rows && !self.lenient => {
                 Err(format!("{name} held {} rows and is replaced by others, {}", before.len(), rows.len()))
             }
             Some(_) => {

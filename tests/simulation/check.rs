@@ -1,10 +1,13 @@
 //! What must hold after every event, after every start, and the way to the end of a run.
 
 use tailwater::exporter::metrics::Lost;
+use tailwater::exporter::outbox::Subscription;
 use tailwater::log::segment;
 use tailwater::pipeline::Log;
+use tailwater::telemetry::ledger;
 
 use crate::backend::Fate;
+use crate::count::Counts;
 use crate::wire::Seen;
 use crate::world::World;
 
@@ -40,6 +43,13 @@ impl World {
                 let exporter = subscription.cursor.exporter();
                 return Err(format!("the book of {exporter} does not balance: {came} came, {went} went"));
             }
+            self.check_told(subscription)?;
+        }
+        if !self.plan.damage && !self.plan.power {
+            let corrupt = life.instance.engine().ledger.lost_bytes_by_cause();
+            if let Some((_, bytes)) = corrupt.iter().find(|(cause, n)| *cause == ledger::CORRUPT && *n > 0) {
+                return Err(format!("{bytes} bytes are called corrupt, and nothing was damaged"));
+            }
         }
         if self.counts.events.is_multiple_of(8) {
             self.check_disk()?;
@@ -48,8 +58,29 @@ impl World {
         self.check_news()
     }
 
+    /// What an exporter says of itself is what its backend says.
+    fn check_told(&self, subscription: &Subscription) -> Result<(), String> {
+        let (metrics, exporter) = (&subscription.metrics, subscription.cursor.exporter());
+        let corrupt = metrics.lost(Lost::Corrupt);
+        if corrupt > 0 && !self.plan.damage && !self.plan.power {
+            return Err(format!("{exporter} says that {corrupt} spans are corrupt, and nothing was damaged"));
+        }
+        let Some(sink) = self.sinks.iter().find(|sink| sink.name == exporter) else { return Ok(()) };
+        let says = (metrics.delivered(), metrics.lost(Lost::Rejected));
+        // What was given up while it was under way is not counted again.
+        let fits =
+            says == sink.told || (self.plan.lose_oldest && says.0 <= sink.told.0 && says.1 <= sink.told.1);
+        if !fits {
+            return Err(format!(
+                "{exporter} says delivered and refused: {says:?}, it was told {:?}",
+                sink.told
+            ));
+        }
+        Ok(())
+    }
+
     fn check_disk(&self) -> Result<(), String> {
-        let on_disk = self.rig.bytes_in("data/input") + self.rig.bytes_in("data/outbox");
+        let on_disk = self.rig.disk.used();
         if on_disk > self.plan.disk_bytes + DISK_SLACK {
             return Err(format!("{on_disk} bytes of disk are used of {}", self.plan.disk_bytes));
         }
@@ -61,7 +92,11 @@ impl World {
         for path in self.rig.created() {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let Some(number) = segment::number_of(name) else { continue };
-            let floor = if path.starts_with("data/input") { self.floors.0 } else { self.floors.1 };
+            let floor = match path.parent().and_then(|dir| dir.file_name()) {
+                Some(dir) if dir == "input" => self.floors.0,
+                Some(dir) if dir == "outbox" => self.floors.1,
+                _ => continue,
+            };
             if number <= floor {
                 return Err(format!("{} was in use before", path.display()));
             }
@@ -77,7 +112,9 @@ impl World {
             }
             let twice = self.sinks[at].this_life.iter().find(|(id, (taken, unanswered))| {
                 let sends = self.traffic.find(**id).map_or(0, |span| span.sends);
-                *taken > sends + unanswered
+                let damaged =
+                    self.traffic.traces.get((**id >> 12) as usize).is_some_and(|trace| trace.damaged);
+                *taken > sends + unanswered && !damaged && !self.state_damaged
             });
             if let Some((id, (taken, _))) = twice {
                 return Err(format!("span {id:x} came {taken} times in one life"));
@@ -105,6 +142,17 @@ impl World {
             }
         }
         self.check()
+    }
+
+    /// A run is worth its name.
+    pub fn check_run(&self) -> Result<(), String> {
+        let exporters = 1 + self.sinks.iter().filter(|sink| sink.since_ms.is_some()).count();
+        let Counts { events, .. } = self.counts;
+        let crashes = self.counts.crashes();
+        match (events, crashes, exporters) {
+            (200.., 2.., 2..) => Ok(()),
+            _ => Err(format!("a run of {events} events, {crashes} crashes, {exporters} exporters")),
+        }
     }
 
     /// Everything is well again: what waits is judged and delivered.

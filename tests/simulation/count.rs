@@ -2,39 +2,75 @@
 
 use std::fmt;
 
-use crate::world::End;
+use tailwater::buffer::State;
 
-/// Sums over runs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    pub events: u64,
-    pub lives: u64,
-    pub operations: u64,
-    pub kills: u64,
-    pub power_losses: u64,
-    pub orderly: u64,
-    pub crashes_in_recovery: u64,
-    pub crashes_in_uploads: u64,
-    pub torn_writes: u64,
-    pub disk_full: u64,
-    pub failing_writes: u64,
-    pub failed_syncs: u64,
-    pub failed_states: u64,
-    pub refused_starts: u64,
-    pub refusals: u64,
-    pub retries: u64,
-    pub reloads: u64,
-    pub states: u64,
-    pub groups: u64,
-    pub backend_failures: u64,
-    pub unanswered: u64,
-    pub refused_for_good: u64,
-    pub failed_uploads: u64,
-    pub repeated_uploads: u64,
-    pub objects: u64,
-    pub spans_sent: u64,
-    pub spans_acknowledged: u64,
-    pub spans_that_must_leave: u64,
+use crate::world::{End, World};
+
+macro_rules! counts {
+    ($($field:ident: $name:literal,)*) => {
+        /// Sums over runs.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct Counts {
+            $(pub $field: u64,)*
+        }
+
+        impl Counts {
+            fn rows(&mut self) -> Vec<(&'static str, &mut u64)> {
+                vec![$(($name, &mut self.$field),)*]
+            }
+        }
+    };
+}
+
+counts! {
+    events: "events",
+    lives: "lives",
+    operations: "disk operations",
+    kills: "kill -9",
+    power_losses: "losses of power",
+    orderly: "orderly ends",
+    drains: "drains",
+    crashes_in_recovery: "crashes in recovery",
+    crashes_in_uploads: "crashes in uploads",
+    torn_writes: "torn writes",
+    disk_full: "full disks",
+    full_input: "writes refused by a full disk: input",
+    full_outbox: "writes refused by a full disk: outbox",
+    full_state: "writes refused by a full disk: state",
+    full_parquet: "writes refused by a full disk: Parquet",
+    full_cursor: "writes refused by a full disk: cursors",
+    failing_writes: "failing writes",
+    failed_reads: "failed reads",
+    failed_syncs: "failed syncs",
+    failed_states: "states not kept",
+    damaged_input: "bits flipped: input log",
+    damaged_outbox: "bits flipped: outbox",
+    damaged_cursor: "bits flipped: cursors",
+    damaged_state: "bits flipped: state",
+    refused_starts: "starts refused on ill disks",
+    refusals: "requests refused",
+    retries: "requests sent again",
+    reloads: "reloads",
+    states: "states kept",
+    groups: "groups of several pieces",
+    full_pieces: "pieces of traces that are larger than one",
+    streams_recovered: "streams known after a start",
+    kept_recovered: "kept traces known after a start",
+    sketches_recovered: "sketches known after a start",
+    slow_traces: "slow traces that had to leave",
+    bounded: "traces kept within a budget",
+    exporters_added: "exporters added",
+    exporters_removed: "exporters removed",
+    evicted: "spans given up by a full outbox",
+    backend_failures: "backend failures",
+    unanswered: "deliveries without an answer",
+    refused_for_good: "requests refused for good",
+    failed_uploads: "uploads failed",
+    repeated_uploads: "uploads repeated",
+    objects: "objects",
+    spans_sent: "spans sent",
+    spans_acknowledged: "spans acknowledged",
+    spans_that_must_leave: "spans that had to leave",
 }
 
 impl Counts {
@@ -49,43 +85,31 @@ impl Counts {
         self.kills + self.power_losses
     }
 
-    fn rows(&mut self) -> [(&'static str, &mut u64); 28] {
-        [
-            ("events", &mut self.events),
-            ("lives", &mut self.lives),
-            ("disk operations", &mut self.operations),
-            ("kill -9", &mut self.kills),
-            ("losses of power", &mut self.power_losses),
-            ("orderly ends", &mut self.orderly),
-            ("crashes in recovery", &mut self.crashes_in_recovery),
-            ("crashes in uploads", &mut self.crashes_in_uploads),
-            ("torn writes", &mut self.torn_writes),
-            ("full disks", &mut self.disk_full),
-            ("failing writes", &mut self.failing_writes),
-            ("failed syncs", &mut self.failed_syncs),
-            ("states not kept", &mut self.failed_states),
-            ("starts refused on ill disks", &mut self.refused_starts),
-            ("requests refused", &mut self.refusals),
-            ("requests sent again", &mut self.retries),
-            ("reloads", &mut self.reloads),
-            ("states kept", &mut self.states),
-            ("groups of several pieces", &mut self.groups),
-            ("backend failures", &mut self.backend_failures),
-            ("deliveries without an answer", &mut self.unanswered),
-            ("requests refused for good", &mut self.refused_for_good),
-            ("uploads failed", &mut self.failed_uploads),
-            ("uploads repeated", &mut self.repeated_uploads),
-            ("objects", &mut self.objects),
-            ("spans sent", &mut self.spans_sent),
-            ("spans acknowledged", &mut self.spans_acknowledged),
-            ("spans that had to leave", &mut self.spans_that_must_leave),
-        ]
-    }
-
     pub fn add(&mut self, mut other: Self) {
         for ((_, sum), (_, more)) in self.rows().into_iter().zip(other.rows()) {
             *sum += *more;
         }
+    }
+}
+
+impl World {
+    /// What the disk refused.
+    pub fn count_refused(&mut self) {
+        let ([cursor, input, outbox, state, parquet], failed_reads) = self.rig.refused();
+        let counts = &mut self.counts;
+        (counts.full_cursor, counts.full_input, counts.full_outbox) = (cursor, input, outbox);
+        (counts.full_state, counts.full_parquet, counts.failed_reads) = (state, parquet, failed_reads);
+        counts.full_pieces = self.pieces.full;
+    }
+
+    /// What was known of traces when a life began.
+    pub fn count_recovered(&mut self) {
+        let Some(life) = &self.life else { return };
+        let buffer = &life.instance.engine().buffer;
+        buffer.kept(|trace| match trace.state {
+            State::Stream => self.counts.streams_recovered += 1,
+            _ => self.counts.kept_recovered += 1,
+        });
     }
 }
 

@@ -18,6 +18,9 @@ pub struct Fuse {
     pub after: u64,
 }
 
+/// Words that tell by which way a path is written.
+pub const PATHS: [&str; 5] = ["cursor.", "input", "outbox", "state", "parquet.part"];
+
 #[derive(Debug)]
 struct Wiring {
     fuse: Option<Fuse>,
@@ -25,6 +28,13 @@ struct Wiring {
     operations: u64,
     torn_writes: u64,
     random: Random,
+    /// Nothing more fits into files whose path holds this word.
+    full: Option<&'static str>,
+    /// Writes that a full disk refused, in the order of [`PATHS`].
+    refused: [u64; PATHS.len()],
+    /// So many reads of files whose path holds this word fail.
+    unreadable: Option<(&'static str, u32)>,
+    failed_reads: u64,
     /// Segment files that were begun in this life.
     created: Vec<PathBuf>,
 }
@@ -44,6 +54,10 @@ impl Rig {
             blown: false,
             operations: 0,
             torn_writes: 0,
+            full: None,
+            refused: [0; PATHS.len()],
+            unreadable: None,
+            failed_reads: 0,
             created: Vec::new(),
             random: Random::new(seed ^ 0xD15C),
         };
@@ -70,15 +84,34 @@ impl Rig {
         self.wiring.lock().torn_writes
     }
 
+    /// From now on nothing more fits into files whose path holds a word.
+    pub fn fill(&self, word: &'static str) {
+        self.wiring.lock().full = Some(word);
+    }
+
+    /// The next reads of files whose path holds a word fail.
+    pub fn fail_reads(&self, word: &'static str, reads: u32) {
+        self.wiring.lock().unreadable = Some((word, reads));
+    }
+
+    /// What ails it goes away.
+    pub fn heal(&self) {
+        self.disk.set_capacity(None);
+        self.disk.fail_writes(0);
+        self.disk.fail_syncs(0);
+        let mut wiring = self.wiring.lock();
+        (wiring.full, wiring.unreadable) = (None, None);
+    }
+
+    /// Writes that a full disk refused, in the order of [`PATHS`], and reads that failed.
+    pub fn refused(&self) -> ([u64; PATHS.len()], u64) {
+        let wiring = self.wiring.lock();
+        (wiring.refused, wiring.failed_reads)
+    }
+
     /// Files that got their names since this was asked last.
     pub fn created(&self) -> Vec<PathBuf> {
         std::mem::take(&mut self.wiring.lock().created)
-    }
-
-    /// Bytes of the files in a folder.
-    pub fn bytes_in(&self, dir: &str) -> u64 {
-        let files = self.disk.list(Path::new(dir)).unwrap_or_default();
-        files.iter().map(|(_, bytes)| bytes).sum()
     }
 
     /// Before anything is changed on the disk.
@@ -92,6 +125,30 @@ impl Rig {
             }
         }
         if wiring.blown { Err(io::Error::other("the end of this life")) } else { Ok(()) }
+    }
+
+    /// How many bytes of a write find room before there is none. None: all.
+    fn fitting(&self, path: &Path, bytes: usize) -> Option<usize> {
+        let mut wiring = self.wiring.lock();
+        wiring.full.filter(|word| holds(path, word))?;
+        Some(wiring.random.below(bytes as u64 + 1) as usize)
+    }
+
+    fn count_refused(&self, path: &Path) {
+        let at = PATHS.iter().position(|word| holds(path, word));
+        at.into_iter().for_each(|at| self.wiring.lock().refused[at] += 1);
+    }
+
+    fn fails_to_read(&self, path: &Path) -> bool {
+        let mut wiring = self.wiring.lock();
+        let Some((_, left)) =
+            wiring.unreadable.as_mut().filter(|(word, left)| *left > 0 && holds(path, word))
+        else {
+            return false;
+        };
+        *left -= 1;
+        wiring.failed_reads += 1;
+        true
     }
 
     fn wrap(&self, path: &Path, file: Arc<dyn File>) -> Arc<dyn File> {
@@ -177,8 +234,19 @@ impl RigFile {
                 _ = self.rig.disk.remove(&path);
             }
         }
-        let halves = plant == Plant::HalfGroup && holds(&self.path, "outbox");
-        halves.then(|| plant::apart(bytes))
+        match plant {
+            Plant::HalfGroup if holds(&self.path, "outbox") => Some(plant::apart(bytes)),
+            Plant::PieceForgotten if holds(&self.path, "outbox") => Some(plant::through_all(bytes)),
+            _ => None,
+        }
+    }
+
+    fn write_what_fits(&self, offset: u64, parts: &[IoSlice<'_>]) -> io::Result<()> {
+        let len = parts.iter().map(|part| part.len()).sum();
+        let Some(fits) = self.rig.fitting(&self.path, len) else { return self.file.write_at(offset, parts) };
+        let bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
+        self.file.write_at(offset, &[IoSlice::new(&bytes[..fits])])?;
+        Err(ErrorKind::StorageFull.into())
     }
 
     /// The end comes in the midst of a write.
@@ -203,11 +271,20 @@ impl File for RigFile {
             }
             return Err(end);
         }
-        self.file.write_at(offset, parts)
+        let written = self.write_what_fits(offset, parts);
+        if !written.as_ref().is_err_and(|error| error.kind() == ErrorKind::StorageFull) {
+            return written;
+        }
+        self.rig.count_refused(&self.path);
+        if self.rig.plant == Some(Plant::FullIgnored) { Ok(()) } else { written }
     }
 
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
-        self.file.read_at(offset, into)
+        match (self.rig.fails_to_read(&self.path), self.rig.plant) {
+            (false, _) => self.file.read_at(offset, into),
+            (true, Some(Plant::ReadErrorAsEnd)) => Ok(0),
+            (true, _) => Err(io::Error::other("a read fails")),
+        }
     }
 
     fn len(&self) -> io::Result<u64> {
@@ -229,6 +306,9 @@ impl File for RigFile {
 
     fn allocate(&self, len: u64) -> io::Result<()> {
         self.rig.operate(&self.path)?;
+        if self.rig.fitting(&self.path, 0).is_some() {
+            return Err(ErrorKind::StorageFull.into());
+        }
         self.file.allocate(len)
     }
 }

@@ -12,10 +12,11 @@ use tailwater::proto::{Piece, TraceState};
 use uuid::Uuid;
 
 use crate::backend::{Fate, Mood};
+use crate::disk::PATHS;
 use crate::model::{Group, Stored};
 use crate::plan;
 use crate::plant::Plant;
-use crate::traffic::{Request, TENANTS};
+use crate::traffic::{Request, SHOP, TENANTS, Waits};
 use crate::wire;
 use crate::world::{Life, Pending, World};
 
@@ -34,6 +35,7 @@ impl World {
             0..=9 => self.traffic.begin(
                 &mut self.random,
                 self.plan.waits,
+                self.plan.large(),
                 self.now_ms.load(std::sync::atomic::Ordering::Relaxed),
             ),
             10..=34 => self.send(),
@@ -50,6 +52,7 @@ impl World {
             96 => self.heal(),
             97 => self.reload()?,
             98 if self.random.percent(40) => self.shutdown()?,
+            98 if self.random.percent(40) => self.drain()?,
             99 if self.random.percent(40) => self.crash()?,
             _ => {}
         }
@@ -71,7 +74,9 @@ impl World {
     pub fn send(&mut self) {
         let now = self.now();
         let due = self.again.iter().position(|(at, _)| *at <= now);
+        let bursts = self.plan.bursts() && due.is_none() && self.random.percent(30);
         let request = match due {
+            _ if bursts => Some(self.traffic.burst(&mut self.random, now)),
             Some(at) => {
                 self.counts.retries += 1;
                 Some(self.again.swap_remove(at).1)
@@ -106,7 +111,8 @@ impl World {
             life.watch.received(&life.instance, &self.traffic, *trace, now);
         }
         let answered = life.pending.len() < before;
-        self.note(format_args!("request of {spans:?}, answered: {answered}"));
+        let few = &spans[..spans.len().min(8)];
+        self.note(format_args!("request of {} spans: {few:?}, answered: {answered}", spans.len()));
         self.life = Some(life);
     }
 
@@ -147,15 +153,21 @@ impl World {
 
     pub fn judge(&mut self) -> Result<(), String> {
         let now = self.now();
+        let (places, slow) = (self.places(), self.slow_traces());
         let Some(life) = &mut self.life else { return Ok(()) };
         life.instance.judge();
         if life.instance.failure().is_some() || self.rig.is_blown() {
-            return Ok(());
+            return self.check_given_up(&places);
         }
         let judged = life.watch.judged(&life.instance, &mut self.traffic, &self.plan, now)?;
         let balance = life.instance.engine().ledger.balance();
-        self.note(format_args!("judged: {judged:?}, {balance}"));
-        Ok(())
+        let spans: u64 = judged.iter().map(|(_, spans)| u64::from(*spans)).sum();
+        *self.pieces.judged.entry(now / 60_000).or_default() += spans;
+        let few = &judged[..judged.len().min(8)];
+        self.note(format_args!("judged: {} traces, {few:?}, {balance}", judged.len()));
+        self.slow_must_leave(&slow, &judged);
+        self.remember_learned();
+        self.check_given_up(&places)
     }
 
     pub fn keep(&mut self) -> Result<(), String> {
@@ -181,6 +193,7 @@ impl World {
             }
         }
         if state {
+            self.check_learned_kept()?;
             self.counts.states += 1;
             self.groups_are(Stored::Surely);
         }
@@ -198,7 +211,7 @@ impl World {
             let Some(exporter) = &mut sink.exporter else { continue };
             let read = match exporter.read(now) {
                 Ok(read) => read,
-                Err(_) if self.rig.is_blown() => return Ok(()),
+                Err(_) if self.rig.is_blown() || self.disk_is_ill => return Ok(()),
                 Err(error) => return Err(format!("the outbox cannot be read: {error}")),
             };
             let mut launched = 0;
@@ -260,7 +273,7 @@ impl World {
                 decided_at_ms,
                 state_after: TraceState::Kept.into(),
                 spans: 1,
-                otlp: wire::request(&[&span.message]).into(),
+                otlp: wire::request(SHOP, &[&span.message]).into(),
                 ..Piece::default()
             })
             .collect();
@@ -269,7 +282,7 @@ impl World {
         let appended = life.instance.outbox().try_append_group(&kept, decided_at_ms);
         if appended.is_ok() {
             life.appended += count as u64;
-            self.groups.push(Group { trace: number, stored: Stored::Waits });
+            self.groups.push(Group { trace: number, at_ms: now, stored: Stored::Waits });
             self.counts.groups += 1;
         }
         self.note(format_args!("group {number} of {count}: {}", appended.is_ok()));
@@ -278,22 +291,35 @@ impl World {
 
     fn change_moods(&mut self) {
         for sink in &mut self.sinks {
-            sink.mood = if self.random.percent(50) { Mood::Good } else { self.random.pick(&Mood::ALL) };
+            let good = if self.plan.lose_oldest { 20 } else { 50 };
+            sink.mood = if self.random.percent(good) { Mood::Good } else { self.random.pick(&Mood::ALL) };
         }
-        self.store.failing = self.random.percent(40);
+        self.store.failing = self.random.percent(if self.plan.lose_oldest { 80 } else { 40 });
     }
 
     /// The disk becomes ill.
     fn ail(&mut self) {
         self.disk_is_ill = true;
-        match self.random.below(8) {
-            0..=4 => {
+        match self.random.below(12) {
+            0..=3 => {
                 let room = self.random.below(6_000);
                 self.rig.disk.set_capacity(Some(self.rig.disk.used() + room));
                 self.counts.disk_full += 1;
                 self.note(format_args!("the disk has room for {room} bytes"));
             }
-            5 | 6 => {
+            4 | 5 => {
+                let path = self.random.pick(&PATHS);
+                self.rig.fill(path);
+                self.counts.disk_full += 1;
+                self.note(format_args!("the disk has no room for {path}"));
+            }
+            6 | 7 => {
+                let (path, reads) =
+                    (self.random.pick(&["input", "outbox", "data"]), self.random.between(1, 3));
+                self.rig.fail_reads(path, reads as u32);
+                self.note(format_args!("{reads} reads of {path} fail"));
+            }
+            8 | 9 => {
                 self.rig.disk.fail_writes(self.random.between(1, 4) as u32);
                 self.counts.failing_writes += 1;
                 self.note(format_args!("writes fail"));
@@ -307,14 +333,35 @@ impl World {
 
     fn reload(&mut self) -> Result<(), String> {
         let share = plan::other_share(&mut self.random);
+        let waits = self.other_waits();
+        let now = self.now();
         let Some(life) = &mut self.life else { return Ok(()) };
-        let config = Config { policies: plan::policies(share), ..self.config.clone() };
+        let mut config = Config { policies: self.plan.policies(share), ..self.config.clone() };
+        if self.rig.plant == Some(Plant::ReloadHalf) {
+            config.policies = self.config.policies.clone();
+        }
+        plan::set_waits(&mut config, waits);
         let reloaded = life.instance.reload(Ok(Loaded::from(config)));
         reloaded.map_err(|error| format!("a reload failed: {error}"))?;
+        life.watch.reloaded(waits);
+        self.waits_changed |= waits != self.plan.waits;
+        self.waits = waits;
+        self.pieces.in_force.push((now, share));
         self.shares = (self.shares.0.min(share), self.shares.1.max(share));
         self.counts.reloads += 1;
         self.note(format_args!("reload: {share} % of the rest"));
         Ok(())
+    }
+
+    fn other_waits(&mut self) -> Waits {
+        if !self.plan.other_waits {
+            return self.waits;
+        }
+        Waits {
+            after_root_ms: self.random.pick(&[1_000, 2_000, 10_000]),
+            max_wait_ms: self.random.pick(&[15_000, 60_000]),
+            ..self.plan.waits
+        }
     }
 
     /// A planted fault ends: the record is indexed at last.

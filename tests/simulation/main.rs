@@ -10,10 +10,16 @@
 mod backend;
 mod check;
 mod count;
+mod damage;
 mod disk;
+mod drain;
 mod events;
+mod learned;
+mod losing;
 mod model;
+mod moving;
 mod objects;
+mod pieces;
 mod plan;
 mod plant;
 mod random;

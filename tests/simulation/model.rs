@@ -11,6 +11,7 @@ use crate::traffic::{Name, Span, Trace, Traffic};
 #[derive(Debug)]
 pub struct Group {
     pub trace: usize,
+    pub at_ms: u64,
     pub stored: Stored,
 }
 
@@ -35,6 +36,11 @@ pub struct Model<'a> {
     /// Thresholds of the smallest and of the largest share that was in force.
     pub surely: Threshold,
     pub at_most: Threshold,
+    /// Policies or waits were changed while traces waited.
+    pub reloaded: bool,
+    pub waits_changed: bool,
+    /// The state was damaged: what has left may leave again.
+    pub may_repeat: bool,
 }
 
 impl Model<'_> {
@@ -65,7 +71,7 @@ impl Model<'_> {
     /// Whether it had to leave.
     fn check_span(&self, name: Name, trace: &Trace, rows: u32) -> Result<bool, String> {
         let span = &trace.spans[name.1];
-        if rows > span.sends {
+        if rows > span.sends && !trace.damaged && !self.may_repeat {
             return Err(format!(
                 "span {name:?} was sent {} times and stands {rows} times in objects",
                 span.sends
@@ -76,25 +82,28 @@ impl Model<'_> {
         }
         let somewhere = rows > 0 || self.sinks.iter().any(|sink| sink.taken.contains_key(&span.id));
         let no_error = !trace.spans.iter().any(|span| span.error && span.sends > 0);
-        if somewhere && no_error && !self.at_most.keeps(trace.randomness) {
+        if somewhere && no_error && !trace.outlier && !self.at_most.keeps(trace.randomness) {
             return Err(format!("span {name:?} left, though no policy keeps its trace"));
         }
         let must_leave = self.must_leave(trace, span);
         if must_leave {
             let told =
                 |wrong| format!("{wrong}: {:?}, error: {}, {:?}", trace.id, span.error, span.acknowledged);
-            self.check_present(name, span, rows).map_err(told)?;
+            self.check_present(name, span, rows, span.first_begun_ms).map_err(told)?;
         }
         Ok(must_leave)
     }
 
-    fn check_present(&self, name: Name, span: &Span, rows: u32) -> Result<(), String> {
-        if rows == 0 {
+    fn check_present(&self, name: Name, span: &Span, rows: u32, begun_ms: Option<u64>) -> Result<(), String> {
+        if rows == 0 && !self.store.given_up.contains(&span.id) {
             return Err(format!("span {name:?} was acknowledged, its trace is kept, and it is in no object"));
         }
-        let missing =
-            |sink: &&Sink| !sink.taken.contains_key(&span.id) && !sink.refused.contains_key(&span.id);
-        match self.sinks.iter().find(missing) {
+        let missing = |sink: &&Sink| {
+            let known = sink.taken.contains_key(&span.id) || sink.refused.contains_key(&span.id);
+            !known && !sink.given_up.contains(&span.id)
+        };
+        let mut wanting = self.sinks.iter().filter(|sink| sink.wants(begun_ms));
+        match wanting.find(missing) {
             Some(sink) => Err(format!(
                 "span {name:?} was acknowledged, its trace is kept, and {} never got it",
                 sink.name
@@ -105,11 +114,14 @@ impl Model<'_> {
 
     /// An acknowledged span that some policy surely keeps.
     fn must_leave(&self, trace: &Trace, span: &Span) -> bool {
-        let Some((received_ms, answered_ms)) = span.acknowledged.filter(|_| !trace.excused) else {
+        let accounted = trace.excused || trace.damaged;
+        let Some((received_ms, answered_ms)) = span.acknowledged.filter(|_| !accounted) else {
             return false;
         };
         let lucky = self.surely.keeps(trace.randomness);
-        lucky || span.error || self.shares_the_fate_of_an_error(trace, received_ms, answered_ms)
+        // Of a trace that is larger than what is read, an error may not be seen by policies that came after it.
+        let read = !(self.reloaded && self.is_large(trace));
+        lucky || (span.error && read) || self.shares_the_fate_of_an_error(trace, received_ms, answered_ms)
     }
 
     /// Of a trace whose root and one error came in time for its first judgement, all leaves that came in time
@@ -128,7 +140,8 @@ impl Model<'_> {
         let Some(error) = errors().find(|error| in_time(error)).filter(|_| in_time(root)) else {
             return false;
         };
-        if self.plan.pressure {
+        let forgotten = self.plan.pressure || self.may_repeat;
+        if forgotten || self.waits_changed || trace.early || self.is_large(trace) {
             return false;
         }
         let error_ms = error.acknowledged.map_or(u64::MAX, |(received_ms, _)| received_ms);
@@ -136,9 +149,17 @@ impl Model<'_> {
         answered_ms < due_ms || while_it_held
     }
 
+    /// It may be judged before its time, because it fills a piece.
+    fn is_large(&self, trace: &Trace) -> bool {
+        self.plan.piece_bytes.is_some_and(|bytes| trace.bytes() >= bytes.into())
+    }
+
     /// All of a group or nothing. A backend may have seen a part of what a loss of power then took back.
     fn check_group(&self, group: &Group, rows: &[u32]) -> Result<(), String> {
-        let spans = &self.traffic.traces[group.trace].spans;
+        let Trace { spans, damaged, .. } = &self.traffic.traces[group.trace];
+        if *damaged {
+            return Ok(());
+        }
         let number = group.trace;
         let objects = rows.iter().filter(|rows| **rows > 0).count();
         if objects != 0 && objects != spans.len() {
@@ -146,10 +167,10 @@ impl Model<'_> {
         }
         if group.stored == Stored::Surely {
             return spans.iter().try_for_each(|span| {
-                self.check_present(crate::traffic::name_of(span.id), span, objects as u32)
+                self.check_present(crate::traffic::name_of(span.id), span, objects as u32, Some(group.at_ms))
             });
         }
-        for sink in self.sinks.iter().filter(|_| !self.plan.power) {
+        for sink in self.sinks.iter().filter(|sink| !self.plan.power && sink.had_all()) {
             let got = |span: &&Span| sink.taken.contains_key(&span.id) || sink.refused.contains_key(&span.id);
             let got = spans.iter().filter(got).count();
             if got != 0 && got != spans.len() {

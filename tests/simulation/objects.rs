@@ -3,10 +3,12 @@
 
 use std::io::{self, IoSlice};
 use std::path::Path;
+use std::sync::Arc;
 
 use tailwater::exporter::parquet::{self, Contents, PieceKey, Pieces, Segment};
 use tailwater::log::{Open, SegmentInfo, Storage};
 
+use crate::disk::Rig;
 use crate::plant::Plant;
 use crate::wire::{self, Seen};
 use crate::world::World;
@@ -23,21 +25,10 @@ pub struct Upload {
 }
 
 impl Upload {
-    fn begin(storage: &dyn StorageClone, segment: SegmentInfo) -> io::Result<Self> {
-        let contents = Contents::list(storage.shared(), &segment)?;
+    fn begin(rig: &Rig, segment: SegmentInfo) -> io::Result<Self> {
+        let contents = Contents::list(Arc::new(rig.clone()), &segment)?;
         let tenants = contents.tenants().map(|(tenant, keys)| (tenant.to_owned(), keys.to_vec())).collect();
         Ok(Self { segment, contents, tenants })
-    }
-}
-
-/// A disk that can be handed on.
-trait StorageClone {
-    fn shared(&self) -> std::sync::Arc<dyn Storage>;
-}
-
-impl StorageClone for crate::disk::Rig {
-    fn shared(&self) -> std::sync::Arc<dyn Storage> {
-        std::sync::Arc::new(self.clone())
     }
 }
 
@@ -48,22 +39,30 @@ impl World {
         let Some(mut upload) = life.upload.take() else {
             let Some(segment) = life.parquet.next_segment() else { return Ok(false) };
             match Upload::begin(&self.rig, segment) {
-                Ok(upload) => life.upload = Some(upload),
-                Err(_) if self.rig.is_blown() => {}
+                Ok(upload) => {
+                    let segment = upload.segment.clone();
+                    life.upload = Some(upload);
+                    self.learn_of_pieces(&segment)?;
+                }
+                Err(_) if self.rig.is_blown() || self.disk_is_ill => {}
                 Err(error) => return Err(format!("a sealed segment cannot be read: {error}")),
             }
-            return Ok(true);
+            return Ok(!self.disk_is_ill);
         };
         let Some((tenant, keys)) = upload.tenants.pop() else {
             life.parquet.settle(&upload.segment, &upload.contents, upload.contents.spans());
             self.note(format_args!("outbox segment {} is exported", upload.segment.number));
             return Ok(true);
         };
-        let rows = rows(&upload.contents.pieces(), &keys)?;
-        let made = self.make_file(&upload, &keys, rows.len());
-        match made {
-            Ok(()) if self.uploaded(&tenant, &upload.segment, rows)? => {}
-            Ok(()) | Err(_) => upload.tenants.push((tenant, keys)),
+        let rows = rows(&upload.contents.pieces(), &keys);
+        let made = rows.and_then(|rows| self.make_file(&upload, &keys, rows.len()).map(|()| rows));
+        let is_there = match made {
+            Ok(rows) => self.uploaded(&tenant, &upload.segment, rows)?,
+            Err(_) if self.rig.is_blown() || self.disk_is_ill => false,
+            Err(error) => return Err(format!("a file of pieces cannot be made: {error}")),
+        };
+        if !is_there {
+            upload.tenants.push((tenant, keys));
         }
         if self.rig.remove(Path::new(TEMPORARY)).is_err() && !self.rig.is_blown() && !self.disk_is_ill {
             return Err("the temporary file cannot be removed".to_owned());
@@ -74,7 +73,7 @@ impl World {
         if self.rig.is_blown() {
             self.counts.crashes_in_uploads += 1;
         }
-        Ok(true)
+        Ok(!self.disk_is_ill)
     }
 
     fn make_file(&mut self, upload: &Upload, keys: &[PieceKey], rows: usize) -> io::Result<()> {
@@ -113,13 +112,13 @@ impl World {
     }
 }
 
-fn rows(pieces: &impl Pieces, keys: &[PieceKey]) -> Result<Vec<Seen>, String> {
+fn rows(pieces: &impl Pieces, keys: &[PieceKey]) -> io::Result<Vec<Seen>> {
     let mut keys = keys.to_vec();
     keys.sort_unstable();
     let mut rows = Vec::new();
     for key in keys {
-        let piece = pieces.read(key.position).map_err(|error| format!("a piece cannot be read: {error}"))?;
-        rows.extend(wire::read(&piece.otlp).ok_or("a piece in the outbox is no OTLP")?);
+        let piece = pieces.read(key.position)?;
+        rows.extend(wire::read(&piece.otlp).ok_or_else(|| io::Error::other("a piece is no OTLP"))?);
     }
     Ok(rows)
 }

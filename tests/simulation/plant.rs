@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use prost::Message;
 use tailwater::log::record::{self, Damage};
 use tailwater::log::{SegmentHeader, SimDisk, Storage, segment};
-use tailwater::proto::State;
+use tailwater::proto::{Piece, Reason, State};
 use tailwater::trace::Position;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,10 +31,30 @@ pub enum Plant {
     TornBelieved,
     /// An upload that is repeated gets another name.
     OtherName,
+    /// What a full outbox gives up is counted one short.
+    EvictedMiscounted,
+    /// The state says nothing of durations that were learned.
+    SketchForgotten,
+    /// The first piece of a large trace says that all of it has left.
+    PieceForgotten,
+    /// A reload says that it has changed the policies, and has not.
+    ReloadHalf,
+    /// A start forgets what a policy may keep at most.
+    BudgetForgotten,
+    /// A read that fails is taken for the end of the file.
+    ReadErrorAsEnd,
+    /// A write that found no room is taken for written.
+    FullIgnored,
+    /// A new exporter gets what was kept before it.
+    NewFromOldest,
+    /// Damage is not counted.
+    DamageUncounted,
+    /// A drain forgets what is not due.
+    DrainForgets,
 }
 
 impl Plant {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 20] = [
         Self::SyncSkipped,
         Self::ThroughTooFar,
         Self::DeleteBeforeState,
@@ -45,6 +65,16 @@ impl Plant {
         Self::HalfGroup,
         Self::TornBelieved,
         Self::OtherName,
+        Self::EvictedMiscounted,
+        Self::SketchForgotten,
+        Self::PieceForgotten,
+        Self::ReloadHalf,
+        Self::BudgetForgotten,
+        Self::ReadErrorAsEnd,
+        Self::FullIgnored,
+        Self::NewFromOldest,
+        Self::DamageUncounted,
+        Self::DrainForgets,
     ];
 
     /// What is read of a file instead of what it holds.
@@ -60,7 +90,8 @@ impl Plant {
                 state.live.truncate(state.live.len() / 2);
             }),
             Self::NumberReused if name == "state" => rewritten(content(), |state| state.input_segment = 0),
-            Self::CursorAhead if name.starts_with("cursor.") => further(content()),
+            Self::SketchForgotten if name == "state" => rewritten(content(), |state| state.sketches.clear()),
+            Self::CursorAhead => further(content(), name.strip_prefix("cursor.")?),
             _ => None,
         }
     }
@@ -75,19 +106,34 @@ fn rewritten(file: Vec<u8>, change: impl FnOnce(&mut State)) -> Option<Vec<u8>> 
 }
 
 /// A cursor file that stands at the next segment.
-fn further(mut file: Vec<u8>) -> Option<Vec<u8>> {
+fn further(mut file: Vec<u8>, exporter: &str) -> Option<Vec<u8>> {
     let segment = read_cursor(&file)?.segment + 1;
     file[8..12].copy_from_slice(&segment.to_le_bytes());
     file[12..16].copy_from_slice(&[0; 4]);
-    let crc = crc32c::crc32c(&file[..16]);
-    file[16..].copy_from_slice(&crc.to_le_bytes());
+    sign(&mut file, exporter);
     Some(file)
+}
+
+/// The checksum of a cursor file is that of its exporter's name too.
+fn sign(file: &mut Vec<u8>, exporter: &str) {
+    file.truncate(16);
+    let crc = crc32c::crc32c_append(crc32c::crc32c(file), exporter.as_bytes());
+    file.extend_from_slice(&crc.to_le_bytes());
 }
 
 fn read_cursor(file: &[u8]) -> Option<Position> {
     let word =
         |at: usize| file.get(at..at + 4).map(|word| u32::from_le_bytes(word.try_into().expect("four")));
     Some(Position::new(word(8)?, word(12)?))
+}
+
+/// The cursor of an exporter for which everything lies ahead.
+pub fn oldest_cursor(exporter: &str) -> Vec<u8> {
+    let mut file = vec![0; 20];
+    file[..4].copy_from_slice(b"TWCU");
+    file[4] = 1;
+    sign(&mut file, exporter);
+    file
 }
 
 /// What may be deleted once this state is there: all that it covers and every cursor has passed.
@@ -128,6 +174,29 @@ pub fn apart(mut bytes: Vec<u8>) -> Vec<u8> {
         at += len;
     }
     bytes
+}
+
+/// Pieces of traces that are larger than one, each of which says that the whole trace has left.
+pub fn through_all(mut bytes: Vec<u8>) -> Vec<u8> {
+    let mut at = 0;
+    while let Ok(len) = record::claimed_len(&bytes[at..]) {
+        let Some(one) = bytes.get_mut(at..at + len) else { break };
+        let body = record::parse_checked(one).map(|parsed| parsed.body());
+        if let Some((body, mut piece)) = body.ok().and_then(|body| Some((body.clone(), piece(&one[body])?))) {
+            piece.through_offset += 4_000;
+            let changed = piece.encode_to_vec();
+            if changed.len() == body.len() {
+                one[body].copy_from_slice(&changed);
+                seal(one);
+            }
+        }
+        at += len;
+    }
+    bytes
+}
+
+fn piece(body: &[u8]) -> Option<Piece> {
+    Piece::decode(body).ok().filter(|piece| piece.reason() == Reason::Full)
 }
 
 /// Makes the checksum of a record fit.

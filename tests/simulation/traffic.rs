@@ -37,7 +37,31 @@ pub struct Trace {
     pub synthetic: bool,
     /// There was a verdict, which may have been forgotten.
     pub judged: bool,
+    /// A drain judged it before its time.
+    pub early: bool,
+    /// What was stored of it was damaged: some of it may be gone, some may come again.
+    pub damaged: bool,
+    /// It took far longer than all others of its operation.
+    pub outlier: bool,
 }
+
+/// What a span of a new trace is like.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    root: bool,
+    error: bool,
+    /// Bytes of its name.
+    name: usize,
+    duration_ms: u64,
+}
+
+/// What most spans come from.
+pub const SHOP: &str = "shop";
+/// What bursts come from: one operation that takes always the same, but for outliers.
+pub const BANK: &str = "bank";
+pub const BANK_NAME: &str = "aaa";
+const BANK_MS: u64 = 20;
+const OUTLIER_MS: u64 = 2_000;
 
 /// A span by its trace's number and its own.
 pub type Name = (usize, usize);
@@ -52,7 +76,7 @@ pub struct Request {
 }
 
 /// How long traces wait, for a trace to be late.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waits {
     pub after_root_ms: u64,
     pub max_wait_ms: u64,
@@ -78,16 +102,23 @@ pub fn name_of(id: u64) -> Name {
 
 impl Traffic {
     /// Some service begins a trace.
-    pub fn begin(&mut self, random: &mut Random, waits: Waits, now_ms: u64) {
+    pub fn begin(&mut self, random: &mut Random, waits: Waits, large: u64, now_ms: u64) {
         let number = self.traces.len();
-        let big = random.percent(4);
+        let big = random.percent(large);
         let count = if big { random.between(20, 60) } else { random.between(1, 6) } as usize;
         let root_at = root_at(random, waits);
         let error_in = random.percent(35).then(|| random.below(count as u64) as usize);
         let root = root_at.map(|_| random.below(count as u64) as usize);
         let long = if big { 300 } else { 8 };
         let name = random.between(4, long) as usize;
-        self.add(random, count, |index| (root == Some(index), error_in == Some(index), name), now_ms);
+        let tenant = random.pick(&[0, 0, 0, 1, 2]);
+        let look = |index| Look {
+            root: root == Some(index),
+            error: error_in == Some(index),
+            name,
+            duration_ms: 1 + index as u64 % 50,
+        };
+        self.add(random, tenant, count, look, now_ms);
         for index in 0..count {
             let at = match root_at {
                 Some(at) if root == Some(index) => at,
@@ -100,7 +131,9 @@ impl Traffic {
 
     /// A trace of which the run itself puts pieces into the outbox.
     pub fn synthetic(&mut self, random: &mut Random, spans: usize, now_ms: u64) -> usize {
-        self.add(random, spans, |_| (false, false, 5), now_ms);
+        let tenant = random.pick(&[0, 0, 0, 1, 2]);
+        let look = Look { root: false, error: false, name: 5, duration_ms: 1 };
+        self.add(random, tenant, spans, |_| look, now_ms);
         let number = self.traces.len() - 1;
         let trace = &mut self.traces[number];
         trace.synthetic = true;
@@ -108,22 +141,38 @@ impl Traffic {
         number
     }
 
+    /// Many traces of one span and one operation, at once.
+    pub fn burst(&mut self, random: &mut Random, now_ms: u64) -> Request {
+        let count = random.between(40, 70) as usize;
+        let outlier = random.percent(30).then(|| random.below(count as u64) as usize);
+        let first = self.traces.len();
+        for number in 0..count {
+            let duration_ms = if outlier == Some(number) { OUTLIER_MS } else { BANK_MS };
+            let look = Look { root: true, error: false, name: BANK_NAME.len(), duration_ms };
+            self.add(random, 0, 1, |_| look, now_ms);
+            self.traces[first + number].outlier = outlier == Some(number);
+        }
+        let spans: Vec<Name> = (first..first + count).map(|trace| (trace, 0)).collect();
+        self.of(BANK, 0, spans)
+    }
+
     fn add(
         &mut self,
         random: &mut Random,
+        tenant: usize,
         count: usize,
-        what: impl Fn(usize) -> (bool, bool, usize),
+        look: impl Fn(usize) -> Look,
         now_ms: u64,
     ) {
         let number = self.traces.len();
         let (high, low) = (random.next() | 1, random.next());
         let id = TraceId((u128::from(high) << 64 | u128::from(low)).to_be_bytes());
-        let tenant = random.pick(&[0, 0, 0, 1, 2]);
         let spans = (0..count).map(|index| {
-            let (root, error, name) = what(index);
+            let Look { root, error, name, duration_ms } = look(index);
             let (own, start_ns) = (span_id(number, index), (1_700_000_000_000 + now_ms) * 1_000_000);
             let parent = if root { 0 } else { span_id(number, (index + 1) % count) };
-            let message = wire::span(&Plain { trace: id.0, id: own, parent, error, start_ns, name });
+            let message =
+                wire::span(&Plain { trace: id.0, id: own, parent, error, start_ns, duration_ms, name });
             let hash = wire::look(&message).expect("it is a span").hash;
             Span { id: own, root, error, message, hash, sends: 0, first_begun_ms: None, acknowledged: None }
         });
@@ -137,6 +186,9 @@ impl Traffic {
             excused: false,
             synthetic: false,
             judged: false,
+            early: false,
+            damaged: false,
+            outlier: false,
         });
     }
 
@@ -150,9 +202,13 @@ impl Traffic {
         let chosen: Vec<_> = of_tenant.map(|(at, name)| (*at, *name)).take(most).collect();
         chosen.iter().for_each(|(at, _)| _ = self.agenda.remove(at));
         let spans: Vec<Name> = chosen.into_iter().map(|(_, name)| name).collect();
+        Some(self.of(SHOP, tenant, spans))
+    }
+
+    fn of(&self, service: &str, tenant: usize, spans: Vec<Name>) -> Request {
         let messages: Vec<&[u8]> = spans.iter().map(|name| &*self.span(*name).message).collect();
-        let body = wire::request(&messages).into();
-        Some(Request { tenant, body, spans, tries: 0 })
+        let body = wire::request(service, &messages).into();
+        Request { tenant, body, spans, tries: 0 }
     }
 
     pub fn span(&self, (trace, index): Name) -> &Span {
@@ -167,6 +223,13 @@ impl Traffic {
     pub fn find(&self, id: u64) -> Option<&Span> {
         let trace = self.traces.get((id >> 12) as usize)?;
         trace.spans.get((id & 0xfff).checked_sub(1)? as usize)
+    }
+}
+
+impl Trace {
+    /// Of all its spans, as often as they were sent.
+    pub fn bytes(&self) -> u64 {
+        self.spans.iter().map(|span| span.message.len() as u64 * u64::from(span.sends)).sum()
     }
 }
 

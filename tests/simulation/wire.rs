@@ -19,6 +19,7 @@ pub struct Plain {
     pub parent: u64,
     pub error: bool,
     pub start_ns: u64,
+    pub duration_ms: u64,
     /// Bytes of its name.
     pub name: usize,
 }
@@ -32,19 +33,19 @@ pub fn span(plain: &Plain) -> Vec<u8> {
     }
     bytes(5, &vec![b'a'; plain.name], &mut out);
     fixed(7, plain.start_ns, &mut out);
-    fixed(8, plain.start_ns + 1_000_000 * (1 + plain.id % 50), &mut out);
+    fixed(8, plain.start_ns + 1_000_000 * plain.duration_ms, &mut out);
     if plain.error {
         bytes(15, &[3 << 3, 2], &mut out);
     }
     out
 }
 
-/// A request of these spans, under one resource and one scope.
-pub fn request(spans: &[&[u8]]) -> Vec<u8> {
+/// A request of these spans of a service, under one resource and one scope.
+pub fn request(service: &str, spans: &[&[u8]]) -> Vec<u8> {
     let mut scope_spans = Vec::new();
     spans.iter().for_each(|span| bytes(2, span, &mut scope_spans));
     let mut value = Vec::new();
-    bytes(1, b"shop", &mut value);
+    bytes(1, service.as_bytes(), &mut value);
     let mut attribute = Vec::new();
     bytes(1, b"service.name", &mut attribute);
     bytes(2, &value, &mut attribute);

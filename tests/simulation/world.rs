@@ -23,13 +23,16 @@ use uuid::Uuid;
 
 use crate::backend::{ObjectStore, Sink};
 use crate::count::Counts;
+use crate::damage::Expected;
 use crate::disk::{Fuse, Rig};
+use crate::learned::Learned;
 use crate::model::{Group, Model, Stored};
 use crate::objects::Upload;
+use crate::pieces::Pieces;
 use crate::plan::{self, Plan, SINKS};
 use crate::plant::{self, Plant};
 use crate::random::Random;
-use crate::traffic::{Request, Traffic};
+use crate::traffic::{Request, Traffic, Waits};
 use crate::young::Watch;
 
 /// Unix milliseconds at the beginning of a run: half an hour before a full hour.
@@ -42,7 +45,7 @@ thread_local! {
     static UUIDS: Cell<u128> = const { Cell::new(0) };
 }
 
-fn next_uuid() -> Uuid {
+pub fn next_uuid() -> Uuid {
     Uuid::from_u128(UUIDS.replace(UUIDS.get() + 1))
 }
 
@@ -100,6 +103,14 @@ pub struct World {
     pub floors: (u32, u32),
     /// The disk misbehaves at present, so that an instance need not start.
     pub disk_is_ill: bool,
+    /// Waits in force, and whether they were ever others.
+    pub waits: Waits,
+    pub waits_changed: bool,
+    pub pieces: Pieces,
+    pub learned: Learned,
+    /// What damage makes the next start say.
+    pub expected: Option<Expected>,
+    pub state_damaged: bool,
     story: DefaultHasher,
     tell: bool,
 }
@@ -127,6 +138,7 @@ pub fn run(seed: u64, plant: Option<Plant>, tell: bool) -> Outcome {
     }
     world.counts.operations = world.rig.operations();
     world.counts.torn_writes = world.rig.torn_writes();
+    world.count_refused();
     world.counts.objects = world.store.objects.len() as u64;
     world.counts.repeated_uploads = world.store.repeated;
     Outcome { counts: world.counts, story: world.story.finish(), verdict }
@@ -153,11 +165,18 @@ impl World {
             saved: BTreeMap::new(),
             floors: (0, 0),
             disk_is_ill: false,
+            waits: plan.waits,
+            waits_changed: false,
+            pieces: Pieces::default(),
+            learned: Learned::default(),
+            expected: None,
+            state_damaged: false,
             story: DefaultHasher::new(),
             tell,
             random,
             plan,
         };
+        world.sinks[..2].iter_mut().for_each(|sink| sink.since_ms = Some(0));
         let plan = format!("{:?}", world.plan);
         world.note(format_args!("{plan}"));
         world
@@ -198,7 +217,8 @@ impl World {
         }
         self.settle()?;
         self.counts.spans_that_must_leave = self.model().check()?;
-        Ok(())
+        self.check_budget()?;
+        self.check_run()
     }
 
     /// After every event: what must hold holds, and a life that is over ends.
@@ -302,7 +322,11 @@ impl World {
 
     /// Starts the process, again and again if it ends while it recovers.
     pub fn start(&mut self, fused: bool) -> Result<(), String> {
+        self.damage();
+        self.move_exporters();
+        let known_exporters = self.known_exporters();
         for attempt in 0_u32.. {
+            self.read_learned();
             let fuse = (fused && attempt < 3).then(|| self.draw_fuse()).flatten();
             self.rig.arm(fuse);
             match self.build() {
@@ -312,6 +336,10 @@ impl World {
                     self.life = Some(life);
                     self.note(format_args!("start, {fuse:?}, low-water {low_water:?}, {balance}"));
                     self.counts.lives += 1;
+                    self.count_recovered();
+                    self.check_damage_told()?;
+                    self.check_moved(known_exporters.as_deref())?;
+                    self.check_learned_restored()?;
                     return self.check_start();
                 }
                 Ok(life) => drop(life),
@@ -319,6 +347,7 @@ impl World {
                 Err(error) if self.disk_is_ill => {
                     self.note(format_args!("no start on an ill disk: {error:#}"));
                     self.counts.refused_starts += 1;
+                    self.expected = None;
                     self.heal();
                     self.rig.disk.kill();
                     continue;
@@ -326,6 +355,7 @@ impl World {
                 Err(error) => return Err(format!("it does not start: {error:#}")),
             }
             self.counts.crashes_in_recovery += 1;
+            self.expected = None;
             self.crash()?;
         }
         unreachable!("the fourth attempt has no fuse")
@@ -345,9 +375,16 @@ impl World {
         if self.tell {
             crate::tell::disk(&self.rig.disk);
         }
-        let clock = HandClock::new(BEGIN_MS, &self.now_ms);
         let storage = Arc::new(self.rig.clone());
-        let settings = Settings { storage: storage.clone(), clock, seed: 7, new_uuid: next_uuid };
+        let mut settings = Settings {
+            storage: storage.clone(),
+            clock: HandClock::new(BEGIN_MS, &self.now_ms),
+            seed: 7,
+            new_uuid: next_uuid,
+            ..Settings::default()
+        };
+        settings.piece_bytes = self.plan.piece_bytes.unwrap_or(settings.piece_bytes);
+        self.begin_config();
         let instance = Simulation::build(&self.config, &settings)?;
         let outbox = instance.outbox().clone();
         let to = parquet::Config::default();
@@ -357,7 +394,7 @@ impl World {
         for sink in &mut self.sinks {
             sink.exporter = outbox.tail(sink.name).map(|tail| ByHand::new(tail, settings));
         }
-        let watch = Watch::begin(&instance, &self.traffic, self.now_ms.load(Relaxed));
+        let watch = Watch::begin(&instance, &self.traffic, self.waits, self.now_ms.load(Relaxed));
         Ok(Life {
             instance,
             parquet,
@@ -372,10 +409,20 @@ impl World {
 
     /// What ails the disk goes away.
     pub fn heal(&mut self) {
-        self.rig.disk.set_capacity(None);
-        self.rig.disk.fail_writes(0);
-        self.rig.disk.fail_syncs(0);
+        self.rig.heal();
         self.disk_is_ill = false;
+    }
+
+    /// What the file says is in force: reloads were of the process alone.
+    fn begin_config(&mut self) {
+        let now = self.now();
+        self.waits = self.plan.waits;
+        self.pieces.in_force.push((now, self.plan.share));
+        *self.pieces.starts.entry(now / 60_000).or_default() += 1;
+        if self.rig.plant == Some(Plant::BudgetForgotten) {
+            let unbounded = Plan { at_most: None, ..self.plan.clone() };
+            self.config.policies = unbounded.policies(self.plan.share);
+        }
     }
 
     fn model(&self) -> Model<'_> {
@@ -385,8 +432,11 @@ impl World {
             sinks: &self.sinks,
             store: &self.store,
             groups: &self.groups,
-            surely: plan::threshold(self.shares.0),
+            surely: plan::threshold(if self.plan.at_most.is_some() { 0 } else { self.shares.0 }),
             at_most: plan::threshold(self.shares.1),
+            reloaded: self.counts.reloads > 0,
+            waits_changed: self.waits_changed,
+            may_repeat: self.state_damaged,
         }
     }
 }
