@@ -33,13 +33,14 @@ pub(super) struct KeptMemory {
     traces: HashMap<Key, Remembered, foldhash::fast::RandomState>,
     order: VecDeque<(u64, Key)>,
     max: usize,
-    /// While a log is read again every trace that an earlier life has sent must be known, whatever the bound.
-    unbounded: bool,
+    /// Where the log may be read from again: what was sent beyond it must be known, whatever the bound. None: it is
+    /// being read.
+    low_water: Option<Position>,
 }
 
 impl KeptMemory {
     pub(super) fn new(max: usize) -> Self {
-        Self { traces: HashMap::default(), order: VecDeque::new(), max, unbounded: true }
+        Self { traces: HashMap::default(), order: VecDeque::new(), max, low_water: None }
     }
 
     pub(super) fn remember(&mut self, trace: Remembered) {
@@ -48,17 +49,32 @@ impl KeptMemory {
         self.shrink();
     }
 
-    /// The log has been read: from now on the bound holds, and what left nothing but drops is forgotten.
-    pub(super) fn bound(&mut self) {
-        self.traces.retain(|_, trace| life::on_forgotten(trace.state, trace.sent.is_some()));
-        self.order.make_contiguous().sort_unstable_by_key(|(at, _)| *at);
-        self.unbounded = false;
+    /// Should the log be read again, then from `low_water` on: what was sent before it is bounded, and forgotten if that
+    /// left nothing but drops. So is what is older than a day.
+    pub(super) fn forget(&mut self, now_ms: u64, low_water: Position) {
+        let was_read = self.low_water.replace(low_water).is_none();
+        if was_read {
+            self.order.make_contiguous().sort_unstable_by_key(|(at, _)| *at);
+        }
+        self.traces.retain(|_, trace| {
+            trace.through > low_water || life::on_forgotten(trace.state, trace.sent.is_some())
+        });
+        while self.order.front().is_some_and(|(at, _)| now_ms.saturating_sub(*at) >= REMEMBERED_MS) {
+            self.forget_oldest();
+        }
         self.shrink();
-        self.traces.shrink_to(self.max);
+        if was_read {
+            self.traces.shrink_to(self.max);
+        }
     }
 
     fn shrink(&mut self) {
-        while !self.unbounded && (self.traces.len() > self.max || self.order.len() > 2 * self.max) {
+        let Some(low_water) = self.low_water else { return };
+        while self.traces.len() > self.max || self.order.len() > 2 * self.max {
+            let oldest = self.order.front().and_then(|(_, key)| self.traces.get(key));
+            if oldest.is_some_and(|oldest| oldest.through > low_water) {
+                return;
+            }
             self.forget_oldest();
         }
     }
@@ -75,13 +91,6 @@ impl KeptMemory {
     /// Looks without taking it out.
     pub(super) fn get(&self, key: &Key) -> Option<&Remembered> {
         self.traces.get(key)
-    }
-
-    /// Lets go of what is older than a day.
-    pub(super) fn expire(&mut self, now_ms: u64) {
-        while self.order.front().is_some_and(|(at, _)| now_ms.saturating_sub(*at) >= REMEMBERED_MS) {
-            self.forget_oldest();
-        }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Remembered> {
@@ -102,6 +111,9 @@ mod tests {
     use super::*;
     use crate::trace::{TenantId, Threshold, TraceId, WeightRule};
 
+    /// The end of what was sent.
+    const BEHIND: Position = Position { segment: 7, offset: 100 };
+
     fn kept(n: u8, judged_ms: u64) -> Remembered {
         Remembered {
             key: Key { trace: TraceId([n; 16]), tenant: TenantId(0) },
@@ -109,14 +121,14 @@ mod tests {
             sent: Some(Sent { policy: "p".into(), threshold: Threshold(0), rule: WeightRule::Threshold }),
             units: Box::default(),
             judged_ms,
-            through: Position::default(),
+            through: BEHIND,
         }
     }
 
     #[test]
     fn the_oldest_goes_at_the_bound() {
         let mut memory = KeptMemory::new(2);
-        memory.bound();
+        memory.forget(10, BEHIND);
         (1..=3).for_each(|n| memory.remember(kept(n, u64::from(n))));
         assert_eq!(memory.recall(&kept(1, 0).key, 5), None);
         assert_eq!(memory.recall(&kept(3, 0).key, 5), Some(kept(3, 3)));
@@ -127,10 +139,24 @@ mod tests {
         let mut memory = KeptMemory::new(2);
         (1..=9).rev().for_each(|n| memory.remember(kept(n, u64::from(n))));
         assert_eq!(memory.iter().count(), 9);
-        memory.bound();
+        memory.forget(10, BEHIND);
         let mut left: Vec<u64> = memory.iter().map(|trace| trace.judged_ms).collect();
         left.sort_unstable();
         assert_eq!(left, [8, 9]);
+    }
+
+    #[test]
+    fn what_may_be_read_again_is_known_until_the_low_water_has_passed_it() {
+        let mut memory = KeptMemory::new(2);
+        (1..=8).for_each(|n| memory.remember(kept(n, u64::from(n))));
+        memory.remember(Remembered { state: State::Dropped, ..kept(9, 9) });
+        memory.forget(10, Position { offset: 99, ..BEHIND });
+        memory.remember(kept(10, 10));
+        assert_eq!(memory.iter().count(), 10);
+        memory.forget(10, BEHIND);
+        let mut left: Vec<u64> = memory.iter().map(|trace| trace.judged_ms).collect();
+        left.sort_unstable();
+        assert_eq!(left, [8, 10]);
     }
 
     #[test]
@@ -140,7 +166,7 @@ mod tests {
         memory.remember(Remembered { state: State::Stream, sent: None, ..kept(2, 2) });
         memory.remember(Remembered { state: State::Stream, ..kept(3, 3) });
         assert_eq!(memory.iter().count(), 3);
-        memory.bound();
+        memory.forget(10, BEHIND);
         let left: Vec<Key> = memory.iter().map(|trace| trace.key).collect();
         assert_eq!(left, [kept(3, 0).key]);
     }
@@ -150,7 +176,7 @@ mod tests {
         let mut memory = KeptMemory::new(10);
         memory.remember(kept(1, 1000));
         memory.remember(kept(2, 2000));
-        memory.expire(1000 + REMEMBERED_MS);
+        memory.forget(1000 + REMEMBERED_MS, BEHIND);
         assert_eq!(memory.iter().count(), 1);
         assert_eq!(memory.recall(&kept(2, 0).key, 2000 + REMEMBERED_MS), None);
     }
@@ -158,7 +184,7 @@ mod tests {
     #[test]
     fn what_was_kept_again_is_not_forgotten_by_its_older_mark() {
         let mut memory = KeptMemory::new(2);
-        memory.bound();
+        memory.forget(10, BEHIND);
         memory.remember(kept(1, 1));
         memory.remember(kept(1, 2));
         memory.remember(kept(2, 3));

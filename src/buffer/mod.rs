@@ -287,20 +287,16 @@ impl Buffer {
         }
     }
 
-    /// Remembers what an earlier life of the process has kept, all of it until [`Self::recovered`].
+    /// Remembers what an earlier life of the process has kept, all of it until [`Self::forget`].
     pub fn remember(&self, trace: Remembered) {
         let (shard, _) = split(self.hasher.hash_one(trace.key));
         self.shard(shard).remember(trace);
     }
 
-    /// The log has been read again: what is remembered is bounded from now on.
-    pub fn recovered(&self) {
-        (0..SHARDS).for_each(|shard| self.shard(shard).bound_kept());
-    }
-
-    /// Forgets kept traces older than a day.
-    pub fn expire(&self, now_ms: u64) {
-        (0..SHARDS).for_each(|shard| self.shard(shard).expire(now_ms));
+    /// The log will not be read again before `low_water`: what was sent before it is bounded, and what is older than a day
+    /// is forgotten.
+    pub fn forget(&self, now_ms: u64, low_water: Position) {
+        (0..SHARDS).for_each(|shard| self.shard(shard).forget_kept(now_ms, low_water));
     }
 
     /// The smallest position that is not judged yet. Meaningful while no judgement is under way.

@@ -334,12 +334,8 @@ impl Shard {
         self.kept.remember(trace);
     }
 
-    pub(super) fn bound_kept(&mut self) {
-        self.kept.bound();
-    }
-
-    pub(super) fn expire(&mut self, now_ms: u64) {
-        self.kept.expire(now_ms);
+    pub(super) fn forget_kept(&mut self, now_ms: u64, low_water: Position) {
+        self.kept.forget(now_ms, low_water);
     }
 
     /// The oldest position that is still unjudged among slots `from..to`.

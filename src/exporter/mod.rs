@@ -9,6 +9,7 @@ pub mod metrics;
 pub mod otlp;
 pub mod outbox;
 pub mod parquet;
+mod tail;
 
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@
 //! - In spans and for each exporter: kept + pending at start = delivered + pending + lost{cause}.
 //! - A segment is deletable once every saved cursor and a saved state are past it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::AddAssign as _;
 use std::path::{Path, PathBuf};
@@ -20,10 +20,11 @@ use uuid::Uuid;
 use super::cursor::{Cursor, Cursors};
 use super::known::{Extent, Known};
 use super::metrics::{Amount, Lost, Metrics};
+pub use super::tail::Tail;
 use crate::log::segment::{self, SegmentInfo};
 use crate::log::writer::Fatal;
 use crate::log::{
-    AppendError, Appended, Group, GroupItem, GroupLog, GroupReader, GroupRecord, GroupSettings, HeaderFault,
+    AppendError, Appended, GroupItem, GroupLog, GroupReader, GroupRecord, GroupSettings, HeaderFault,
     ReadRecord, SegmentHeader, Storage, WriteFailed, WriteLoop,
 };
 use crate::proto::{Piece, SegmentAttributes};
@@ -219,9 +220,7 @@ impl Outbox {
 
     /// Reads for an exporter from its cursor on.
     pub fn tail(&self, exporter: &str) -> Option<Tail> {
-        let subscription = self.subscription(exporter)?.clone();
-        let reader = self.log.reader(subscription.cursor.position());
-        Some(Tail { log: self.log.clone(), reader, subscription, tenants: HashSet::new() })
+        Some(Tail::new(self.log.clone(), self.subscription(exporter)?.clone()))
     }
 
     /// Deletes the segments that nobody needs: all saved cursors are past them, and a saved state covers them.
@@ -369,90 +368,6 @@ pub fn read_piece(record: &ReadRecord) -> Option<Piece> {
 /// Reads the outbox's groups from `from` on, when nobody writes: for recovery.
 pub fn recover(storage: Arc<dyn Storage>, data: &Path, from: Position) -> GroupReader {
     GroupReader::recover(storage, &data.join("outbox"), from)
-}
-
-/// Reads pieces for one exporter, in order, each once.
-#[derive(Debug)]
-pub struct Tail {
-    log: Arc<GroupLog>,
-    reader: GroupReader,
-    subscription: Subscription,
-    /// At most as many as the receiver lets in.
-    tenants: HashSet<Arc<str>>,
-}
-
-impl Tail {
-    /// The next pieces, about `bytes` of them; none: there are no more yet. Blocks on the disk.
-    ///
-    /// What cannot be read is stepped over and counted.
-    pub fn read(&mut self, bytes: usize) -> io::Result<Vec<Parcel>> {
-        let cursor = self.subscription.cursor.position();
-        if cursor > self.position() {
-            // What lay between was given up for want of room.
-            self.reader = self.log.reader(cursor);
-        }
-        let mut parcels = Vec::new();
-        let mut size = 0;
-        while size < bytes {
-            match self.reader.next() {
-                Ok(None) => break,
-                // What was read before is not lost with the error, which comes again.
-                Err(_) if !parcels.is_empty() => break,
-                Err(error) => return Err(error),
-                Ok(Some(GroupItem::Group(group))) => {
-                    let before = parcels.len();
-                    self.open(group, &mut parcels);
-                    size += parcels[before..].iter().map(|parcel| parcel.piece.otlp.len()).sum::<usize>();
-                }
-                Ok(Some(GroupItem::Lost { from, bytes, .. })) => self.unreadable(from, bytes),
-            }
-        }
-        Ok(parcels)
-    }
-
-    /// Waits until there may be more; false: never again.
-    pub async fn changed(&mut self) -> bool {
-        self.reader.changed().await
-    }
-
-    /// Behind everything that was read.
-    pub fn position(&self) -> Position {
-        self.reader.position()
-    }
-
-    pub fn subscription(&self) -> &Subscription {
-        &self.subscription
-    }
-
-    fn open(&mut self, group: Group, parcels: &mut Vec<Parcel>) {
-        let before = parcels.len();
-        for record in &group.records {
-            let Some(piece) = read_piece(record) else {
-                self.unreadable(record.at, record.body.len() as u64);
-                continue;
-            };
-            let tenant = self.tenant(&record.tenant);
-            parcels.push(Parcel { at: record.at, end: group.at, tenant, piece });
-        }
-        if let Some(last) = parcels[before..].last_mut() {
-            last.end = group.end;
-        }
-    }
-
-    fn tenant(&mut self, name: &str) -> Arc<str> {
-        if let Some(known) = self.tenants.get(name) {
-            return known.clone();
-        }
-        let tenant: Arc<str> = name.into();
-        self.tenants.insert(tenant.clone());
-        tenant
-    }
-
-    fn unreadable(&self, from: Position, bytes: u64) {
-        let exporter = self.subscription.cursor.exporter();
-        tracing::error!(exporter, ?from, bytes, "outbox is damaged, what cannot be read is lost");
-        self.subscription.metrics.unreadable(bytes);
-    }
 }
 
 #[cfg(test)]

@@ -153,25 +153,16 @@ pub(super) async fn build(loaded: Loaded, settings: Settings) -> anyhow::Result<
     let receiver_metrics = Arc::new(receiver::Metrics::default());
     let serving = bound.serve(intake.clone(), receiver_metrics.clone(), GRACE, stop.clone());
     receivers.spawn(alarm("receiver").over(stop, serving));
-    telemetry.register(engine.ledger.clone());
-    if let Some(red) = &engine.red {
-        telemetry.register(red.clone());
-    }
-    telemetry.register(receiver_metrics.clone());
-    let metrics = Arc::new(metrics);
-    telemetry.register(metrics.clone());
     let status = Arc::new(StageStatus {
-        stages: metrics,
+        stages: Arc::new(metrics),
         receiver: receiver_metrics,
         readiness: readiness.clone(),
         instance: place.instance,
         history: History::default(),
     });
-    telemetry.tell(status.clone());
-    admin_tasks.spawn(alarm("status").over(end, note_every_second(status)));
     let reloads = Arc::new(Reloads::new(loaded, engine.clock.arrival_ms()));
-    telemetry.register(reloads.clone());
-    telemetry.call(Arc::new(why::Memory { engine: engine.clone(), reloads: reloads.clone() }));
+    tell_all(&telemetry, &engine, &status, &reloads);
+    admin_tasks.spawn(alarm("status").over(end, note_every_second(status)));
     readiness.ready();
     Ok(Pipeline {
         addresses,
@@ -194,6 +185,19 @@ pub(super) async fn build(loaded: Loaded, settings: Settings) -> anyhow::Result<
         failure,
         _lock: place.lock,
     })
+}
+
+/// From here on what happens is on the admin port.
+fn tell_all(telemetry: &Telemetry, engine: &Arc<Engine>, status: &Arc<StageStatus>, reloads: &Arc<Reloads>) {
+    telemetry.register(engine.ledger.clone());
+    if let Some(red) = &engine.red {
+        telemetry.register(red.clone());
+    }
+    telemetry.register(status.receiver.clone());
+    telemetry.register(status.stages.clone());
+    telemetry.tell(status.clone());
+    telemetry.register(reloads.clone());
+    telemetry.call(Arc::new(why::Memory { engine: engine.clone(), reloads: reloads.clone() }));
 }
 
 /// Rates need a past.
@@ -283,7 +287,7 @@ impl Core {
         recover::replay(&engine, storage, &place.input, *low_water, extents, &mut recovered, relieve)
             .context("read the input log")?;
         engine.replayed(first);
-        engine.buffer.recovered();
+        engine.buffer.forget(engine.clock.arrival_ms(), *low_water);
         tell(&recovered);
         engine.ledger.lost_bytes(ledger::CORRUPT, recovered.lost_bytes);
         engine.ledger.lost_bytes(ledger::TORN, recovered.torn_bytes);

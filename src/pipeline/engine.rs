@@ -287,6 +287,13 @@ impl Engine {
         self.input.as_ref().map_or(indexed, |input| indexed.min(input.written()))
     }
 
+    /// The record of the oldest span that is not judged yet, else the frontier. Meaningful between judgements.
+    pub fn low_water(&self) -> Position {
+        let frontier = self.frontier();
+        let waiting = self.buffer.low_water().map_or(frontier, |waiting| waiting.min(frontier));
+        self.memory.record_of(waiting).map_or(waiting, |record| record.at)
+    }
+
     /// What shares of a trace are compared with.
     pub fn randomness(&self, trace: TraceId, summary: &Summary) -> Randomness {
         self.hash_key.map_or_else(|| summary.randomness(trace), |key| key.randomness(trace))

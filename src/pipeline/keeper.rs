@@ -298,7 +298,7 @@ impl JudgeLoop {
 
     fn state_now(&self) -> Snapshot {
         let covered = self.outbox.log().appended();
-        self.engine.buffer.expire(self.engine.clock.arrival_ms());
+        self.engine.buffer.forget(self.engine.clock.arrival_ms(), self.engine.low_water());
         if let Some(red) = &self.engine.red {
             red.tidy(self.engine.clock.arrival_ms());
         }

@@ -84,10 +84,7 @@ pub(super) struct Snapshot {
 impl Snapshot {
     /// `outbox_covered` was read before this is called, `outbox` with it.
     pub(super) fn take(engine: &Engine, outbox_covered: Position, highest: Highest, outbox: &Known) -> Self {
-        let frontier = engine.frontier();
-        let waiting = engine.buffer.low_water().map_or(frontier, |waiting| waiting.min(frontier));
-        // Of the record that holds the span.
-        let low_water = engine.memory.record_of(waiting).map_or(waiting, |record| record.at);
+        let (low_water, frontier) = (engine.low_water(), engine.frontier());
         let mut writer = StateWriter::default();
         engine.buffer.kept(|trace| writer.push(engine, &trace));
         let learned = engine.slow.snapshot();

@@ -9,7 +9,7 @@ use tailwater::telemetry::ledger;
 use crate::backend::Fate;
 use crate::count::Counts;
 use crate::wire::Seen;
-use crate::world::World;
+use crate::world::{World, in_use};
 
 /// Beyond the disk's budget: what was accepted before it was looked at.
 const DISK_SLACK: u64 = 64 << 10;
@@ -89,12 +89,14 @@ impl World {
 
     /// No segment is begun whose number was in use in an earlier life.
     fn check_numbers(&mut self) -> Result<(), String> {
+        // The file of an exporter that was taken away says nothing, should a loss of power bring it back.
+        let settled = self.saved.values().map(|saved| in_use(*saved)).max().unwrap_or_default();
         for path in self.rig.created() {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let Some(number) = segment::number_of(name) else { continue };
             let floor = match path.parent().and_then(|dir| dir.file_name()) {
-                Some(dir) if dir == "input" => self.floors.0,
-                Some(dir) if dir == "outbox" => self.floors.1,
+                Some(dir) if dir == "input" => self.floor,
+                Some(dir) if dir == "outbox" => settled,
                 _ => continue,
             };
             if number <= floor {

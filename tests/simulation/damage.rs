@@ -78,12 +78,11 @@ impl World {
             Some(exporter) => {
                 self.counts.damaged_cursor += 1;
                 self.saved.remove(exporter);
-                self.floors.1 = 0;
             }
             None => {
                 self.counts.damaged_state += 1;
                 self.state_damaged = true;
-                self.floors = (0, 0);
+                self.floor = 0;
             }
         }
     }

@@ -99,8 +99,8 @@ pub struct World {
     pub shares: (u64, u64),
     /// What each cursor's file surely says.
     pub saved: BTreeMap<String, Position>,
-    /// Numbers of segments in use at the end of a life: input, outbox.
-    pub floors: (u32, u32),
+    /// The last input segment in use at the end of a life.
+    pub floor: u32,
     /// The disk misbehaves at present, so that an instance need not start.
     pub disk_is_ill: bool,
     /// Waits in force, and whether they were ever others.
@@ -116,7 +116,7 @@ pub struct World {
 }
 
 /// The last segment of which something lies before a position.
-fn in_use(before: Position) -> u32 {
+pub fn in_use(before: Position) -> u32 {
     before.segment - u32::from(before.offset == 0 && before.segment > 0)
 }
 
@@ -163,7 +163,7 @@ impl World {
             counts: Counts::default(),
             shares: (plan.share, plan.share),
             saved: BTreeMap::new(),
-            floors: (0, 0),
+            floor: 0,
             disk_is_ill: false,
             waits: plan.waits,
             waits_changed: false,
@@ -259,7 +259,7 @@ impl World {
         }
         self.leave();
         if end == End::Power && self.plan.excuses() {
-            self.floors.0 = 0; // the files of whole segments may be gone
+            self.floor = 0; // the files of whole segments may be gone
         }
         self.groups_are(Stored::Perhaps);
         Ok(())
@@ -277,7 +277,7 @@ impl World {
         self.remember_cursors(&life);
         let written = life.instance.engine().input.as_ref().map(|input| input.written());
         let began = written.filter(|written| written.offset > 0).map_or(0, |written| written.segment);
-        self.floors.0 = self.floors.0.max(began);
+        self.floor = self.floor.max(began);
         for Pending { request, .. } in life.pending {
             if self.random.percent(80) {
                 self.again.push((self.now() + 10 * self.random.between(0, 300), request));
@@ -289,7 +289,6 @@ impl World {
     fn remember_cursors(&mut self, life: &Life) {
         for subscription in life.instance.outbox().subscriptions() {
             let saved = subscription.cursor.saved();
-            self.floors.1 = self.floors.1.max(in_use(saved));
             self.saved.insert(subscription.cursor.exporter().to_owned(), saved);
         }
     }

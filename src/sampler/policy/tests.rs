@@ -102,7 +102,7 @@ impl crate::sampler::Spans for Counted<'_> {
 #[test]
 fn of_a_dropped_unit_only_new_spans_are_read_where_they_alone_can_change_the_answer() {
     let gold = |mut span: opentelemetry_proto::tonic::trace::v1::Span| {
-        span.attributes = vec![attribute("tier", text("gold"))];
+        span.status = Some(Status { message: "gold".to_owned(), ..Status::default() });
         span
     };
     let trace = |last| Trace::of((1..10).map(|number| span(number, "op")).chain([last]));
@@ -117,15 +117,18 @@ fn of_a_dropped_unit_only_new_spans_are_read_where_they_alone_can_change_the_ans
         })
     };
     let (news, none) = (trace(gold(span(10, "op"))), trace(span(10, "op")));
-    for policy in ["match: '{ span.tier = `gold` }'", "match: '{ name = `op` && .tier = `gold` || .x }'"] {
+    for policy in [
+        "match: '{ statusMessage = `gold` }'",
+        "match: '{ name = `op` && statusMessage = `gold` || event:name = `x` }'",
+    ] {
         assert_eq!(asked(policy, &news), (true, 1), "{policy}");
         assert_eq!(asked(policy, &none), (false, 1), "{policy}");
     }
     for policy in [
-        "match: '{ span.tier = `gold` } && { name = `op` && kind != client && .x = nil }'",
-        "match: '{ span.tier = `gold` }', unless: '{ name = `absent` }'",
-        "match: '{ span.tier = `gold` } | count() = 1'",
-        "match: '{ traceDuration < 1h && span.tier = `gold` }'",
+        "match: '{ statusMessage = `gold` } && { name = `op` && kind != client && .x = nil }'",
+        "match: '{ statusMessage = `gold` }', unless: '{ name = `absent` }'",
+        "match: '{ statusMessage = `gold` } | count() = 1'",
+        "match: '{ traceDuration < 1h && statusMessage = `gold` }'",
     ] {
         assert_eq!(asked(policy, &news), (true, 10), "{policy}");
         assert!(!asked(policy, &none).0, "{policy}");
