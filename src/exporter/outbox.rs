@@ -47,6 +47,8 @@ pub struct Settings {
     pub attributes: SegmentAttributes,
     /// The highest segment number that the state file knows of.
     pub highest_known: u32,
+    /// Pieces behind this would be made again if they were not there, from the input log. None: none would.
+    pub again_from: Option<Position>,
     /// What else the state knows.
     pub known: Known,
     pub new_uuid: fn() -> Uuid,
@@ -141,6 +143,7 @@ impl Outbox {
             reserve_bytes: settings.reserve_bytes,
             attributes,
             highest_known,
+            again_from: settings.again_from,
             new_uuid: settings.new_uuid,
         };
         let last = segment::numbers(&*storage, &dir)?.last().map(|(number, _)| *number);
@@ -400,6 +403,7 @@ pub(super) mod tests {
                 reserve_bytes: 0,
                 attributes,
                 highest_known: 0,
+                again_from: None,
                 known: Known::default(),
                 new_uuid: Uuid::new_v4,
             };

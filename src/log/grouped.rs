@@ -7,7 +7,7 @@
 use super::group_reader::{GroupItem, GroupReader};
 use super::record::{Head, RECORD_MAX, Record, RecordTooLarge};
 use super::segment::{self, SegmentHeader, SegmentInfo, Unreadable};
-use super::storage::{Open, Storage};
+use super::storage::{File, Open, Storage};
 use super::write_loop::WriteLoop;
 use super::writer::{Fatal, Item, Settings, SyncMode, WriteFailed, Writer};
 use crate::trace::Position;
@@ -41,6 +41,8 @@ pub struct GroupSettings {
     pub attributes: Bytes,
     /// The highest number that is known to have been used; no segment gets it again.
     pub highest_known: u32,
+    /// What lies behind this would be written again if it were not there. None: nothing would.
+    pub again_from: Option<Position>,
     /// Names new segments. `Uuid::new_v4` unless a simulation must repeat itself.
     pub new_uuid: fn() -> Uuid,
 }
@@ -119,7 +121,7 @@ impl GroupLog {
     ) -> io::Result<(Self, WriteLoop, Found)> {
         storage.create_dir_all(&settings.dir)?;
         let next_number = segment::next_number(&*storage, &settings.dir, settings.highest_known)?;
-        let cut_bytes = cut_tail(&storage, &settings.dir)?;
+        let cut_bytes = cut_tail(&storage, &settings.dir, settings.again_from)?;
         let segments = segment::segments(&*storage, &settings.dir)?;
         let found = Found { cut_bytes, unreadable: segments.unreadable };
         let sealed = segments.readable.into_iter().map(|info| (info.number, info)).collect();
@@ -379,17 +381,26 @@ impl Encoded {
 
 /// Cuts what is not a whole group off the end of the last segment, so that nothing half written is ever read;
 /// a segment without any group goes. Returns the bytes lost.
-fn cut_tail(storage: &Arc<dyn Storage>, dir: &Path) -> io::Result<u64> {
+///
+/// A loss of power may leave a gap of zeros with whole groups behind it. They say that all before them was written, which is not
+/// so: where they would be written again, the log ends at the gap.
+fn cut_tail(storage: &Arc<dyn Storage>, dir: &Path, again_from: Option<Position>) -> io::Result<u64> {
     let Some((number, len)) = segment::numbers(&**storage, dir)?.pop() else { return Ok(0) };
     let path = segment::path(dir, number);
+    let file = storage.open(&path, Open::Write)?;
     let mut reader = GroupReader::recover(storage.clone(), dir, Position::new(number, 0));
     let mut whole_to = None;
     while let Some(item) = reader.next()? {
-        if let GroupItem::Group(group) = item {
-            whole_to = Some(u64::from(group.end.offset));
+        match item {
+            GroupItem::Group(group) => whole_to = Some(u64::from(group.end.offset)),
+            GroupItem::Lost { from, end, .. } if again_from.is_some_and(|again| from >= again) => {
+                if was_never_written(&*file, from.offset, end.offset)? {
+                    break;
+                }
+            }
+            GroupItem::Lost { .. } => {}
         }
     }
-    let file = storage.open(&path, Open::Write)?;
     let Some(whole_to) = whole_to else {
         let header = SegmentHeader::read(&*file, number)?.map_or(0, |header| header.encoded_len() as u64);
         storage.remove(&path)?;
@@ -401,6 +412,29 @@ fn cut_tail(storage: &Arc<dyn Storage>, dir: &Path) -> io::Result<u64> {
     // It is sealed from now on, and a life that was killed may not have synced it.
     file.sync()?;
     Ok(len - whole_to)
+}
+
+/// Where a write was lost there are zeros, more of them than stand in a record.
+fn was_never_written(file: &dyn File, from: u32, to: u32) -> io::Result<bool> {
+    const ZEROS: usize = 64;
+    let mut at = u64::from(from);
+    let mut zeros = 0;
+    let mut bytes = [0; 4096];
+    while at < u64::from(to) {
+        let wanted = bytes.len().min((u64::from(to) - at) as usize);
+        let read = file.read_at(at, &mut bytes[..wanted])?;
+        for byte in &bytes[..read] {
+            zeros = if *byte == 0 { zeros + 1 } else { 0 };
+            if zeros == ZEROS {
+                return Ok(true);
+            }
+        }
+        if read == 0 {
+            break;
+        }
+        at += read as u64;
+    }
+    Ok(false)
 }
 
 const _: () = assert!(RECORD_MAX as u64 <= GROUP_MAX);
@@ -431,6 +465,7 @@ mod tests {
             reserve_bytes: 0,
             attributes: Bytes::from_static(b"url"),
             highest_known: 0,
+            again_from: None,
             new_uuid: uuid,
         }
     }
@@ -579,6 +614,29 @@ mod tests {
             let (log, _, _) = open(&disk, settings());
             let found = groups(&mut log.reader(Position::default()));
             assert!(found == [(1, 2), (2, 2)] || found == [(1, 2), (2, 2), (3, 2)], "seed {seed}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn what_would_be_written_again_ends_at_a_gap() {
+        let disk = SimDisk::new(1);
+        let (log, mut write_loop, _) = open(&disk, settings());
+        let appended: Vec<_> = (1..=4).map(|n| log.append_group(&group(n, 1, 100), NOW).unwrap()).collect();
+        write_loop.step();
+        drop((log, write_loop));
+        let path = segment::path(Path::new(DIR), 1);
+        let mut file = disk.content(&path).unwrap();
+        file[appended[1].at.offset as usize..appended[1].end.offset as usize].fill(0);
+        for (again_from, left) in [
+            (None, vec![1, 3, 4]),
+            (Some(appended[2].at), vec![1, 3, 4]),
+            (Some(appended[1].at), vec![1]),
+            (Some(Position::default()), vec![1]),
+        ] {
+            disk.put(&path, file.clone());
+            open(&disk, GroupSettings { again_from, ..settings() });
+            let read: Vec<u64> = recovered(&disk).into_iter().map(|(n, _)| n).collect();
+            assert_eq!(read, left, "{again_from:?}");
         }
     }
 

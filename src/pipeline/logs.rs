@@ -18,6 +18,7 @@ use crate::exporter::parquet;
 use crate::log::writer::Fatal;
 use crate::log::{self, Storage, SyncMode, WriteLoop, Writer, segment};
 use crate::proto::SegmentAttributes;
+use crate::trace::Position;
 
 /// Bytes of either log that may wait to be written.
 const QUEUE_BYTES: usize = 64 << 20;
@@ -117,6 +118,7 @@ fn open_outbox(
         reserve_bytes: OUTBOX_RESERVE,
         attributes: SegmentAttributes { parquet_url: url, schema_version: parquet::SCHEMA_VERSION },
         highest_known: saved.outbox_segment,
+        again_from: again_from(settings, place, saved).context("read the input log")?,
         known: saved.outbox.clone(),
         new_uuid: settings.new_uuid,
     };
@@ -132,6 +134,13 @@ fn open_outbox(
     let write_loop = write_loop.lingering(OUTBOX_LINGER);
     let thread = start_writer(writers, outbox.log().writer(), write_loop, "outbox writer", failed)?;
     Ok((Arc::new(outbox), thread, found))
+}
+
+/// From where on the outbox can be made again: what the state does not cover is in the input log, if there was one.
+fn again_from(settings: &Settings, place: &Place, saved: &Saved) -> std::io::Result<Option<Position>> {
+    let files = segment::numbers(&*settings.storage, &place.input)?;
+    let is_there = files.iter().any(|(number, _)| *number >= saved.low_water.segment);
+    Ok((is_there && !saved.outbox.is_lost).then_some(saved.outbox_covered))
 }
 
 pub(super) fn open_input(
