@@ -109,6 +109,8 @@ impl Cursors {
         head: Position,
     ) -> io::Result<Self> {
         remove_strangers(&**storage, dir, exporters)?;
+        // What is read here counts as saved, so a life that was killed after a rename must have it made durable.
+        storage.sync_dir(dir)?;
         let open = |exporter: &String| open_one(storage, dir, exporter, known, head).map(Arc::new);
         exporters.iter().map(open).collect::<io::Result<_>>().map(Self)
     }
@@ -291,6 +293,25 @@ mod tests {
         assert_eq!((a.position(), a.saved()), (Position::new(11, 0), Position::new(10, 7)));
         assert_eq!(cursors.low(), HEAD);
         assert_eq!(open(dir.path(), &["a", "b"]).get("a").unwrap().position(), Position::new(10, 7));
+    }
+
+    #[test]
+    fn what_was_read_once_does_not_go_back_with_a_loss_of_power() {
+        let (disk, dir, exporters) = (SimDisk::new(1), Path::new("data"), ["a".to_owned()]);
+        let open = || Cursors::open(&disk.storage(), dir, &exporters, &WHOLE, HEAD).unwrap();
+        open();
+        let path = dir.join("cursor.a");
+        let new = Position::new(12, 0);
+        let storage = disk.storage();
+        let file = storage.open(&path.with_extension("new"), Open::Truncate).unwrap();
+        file.write_at(0, &[IoSlice::new(&encode(new, "a"))]).unwrap();
+        file.sync().unwrap();
+        // Killed before the folder is synced.
+        storage.rename(&path.with_extension("new"), &path).unwrap();
+        disk.kill();
+        assert_eq!(open().get("a").unwrap().saved(), new);
+        disk.crash();
+        assert_eq!(open().get("a").unwrap().saved(), new);
     }
 
     #[test]
