@@ -154,6 +154,11 @@ impl Outbox {
         let totals = Mutex::default();
         let outbox = Self { log: log.into(), storage, dir, cursors, subscriptions, totals };
         let missing = outbox.count_pending(&known)?;
+        // What is gone before the first file will not be read.
+        let first =
+            segment::numbers(&*outbox.storage, &outbox.dir)?.first().map_or(next, |(number, _)| *number);
+        let behind = outbox.subscriptions().filter(|at| at.cursor.position().segment < first);
+        behind.for_each(|subscription| subscription.advance(Position::new(first, 0)));
         // What was cut off and had been whole is not torn.
         let cut = missing.iter().filter(|(number, _)| Some(*number) == last).map(|(_, bytes)| bytes).sum();
         let torn_bytes = opened.cut_bytes.saturating_sub(cut);

@@ -45,7 +45,8 @@ impl World {
             }
             self.check_told(subscription)?;
         }
-        if !self.plan.damage && !self.plan.power {
+        // An exporter that comes back where an old state saw it misses what was deleted meanwhile.
+        if !self.plan.damage && !self.plan.power && !self.plan.moving {
             let corrupt = life.instance.engine().ledger.lost_bytes_by_cause();
             if let Some((_, bytes)) = corrupt.iter().find(|(cause, n)| *cause == ledger::CORRUPT && *n > 0) {
                 return Err(format!("{bytes} bytes are called corrupt, and nothing was damaged"));
@@ -62,7 +63,7 @@ impl World {
     fn check_told(&self, subscription: &Subscription) -> Result<(), String> {
         let (metrics, exporter) = (&subscription.metrics, subscription.cursor.exporter());
         let corrupt = metrics.lost(Lost::Corrupt);
-        if corrupt > 0 && !self.plan.damage && !self.plan.power {
+        if corrupt > 0 && !self.plan.damage && !self.plan.power && !self.plan.moving {
             return Err(format!("{exporter} says that {corrupt} spans are corrupt, and nothing was damaged"));
         }
         let Some(sink) = self.sinks.iter().find(|sink| sink.name == exporter) else { return Ok(()) };

@@ -145,7 +145,9 @@ impl World {
         let number = path.file_name().and_then(|name| segment::number_of(name.to_str()?));
         let at = Position::new(number.unwrap_or_default(), hit.map_or(0, |held| held.bytes.start) as u32);
         let state = self.rig.disk.content(Path::new("data/state")).unwrap_or_default();
-        let state = state.get(8..).and_then(|body| State::decode(body).ok()).unwrap_or_default();
+        // One that is damaged says nothing.
+        let whole = state.get(8..).filter(|body| state[4..8] == crc32c::crc32c(body).to_le_bytes());
+        let state = whole.and_then(|body| State::decode(body).ok()).unwrap_or_default();
         at >= state.low_water.map(Position::from).unwrap_or_default()
     }
 }
@@ -157,16 +159,20 @@ pub fn lost(instance: &Simulation) -> u64 {
     lost.map(|(_, bytes)| bytes).sum()
 }
 
-/// The records of a log's file, as far as they are whole.
+/// The records of a log's file that are whole.
 fn held(path: &Path, file: &[u8]) -> Vec<Held> {
     let mut held = Vec::new();
     let Ok(header) = SegmentHeader::decode(file) else { return held };
     let in_outbox = path.starts_with("data/outbox");
     let mut at = header.encoded_len();
     let mut group = at;
-    while let Some(bytes) = file.get(at..)
-        && let Ok(parsed) = record::parse_checked(bytes)
-    {
+    while at < file.len() {
+        let bytes = &file[at..];
+        // It may be damaged already: readers find the next.
+        let Ok(parsed) = record::parse_checked(bytes) else {
+            at += 1;
+            continue;
+        };
         let body = &bytes[parsed.body()];
         let piece = in_outbox.then(|| Piece::decode(body).ok()).flatten();
         let spans = wire::read(piece.as_ref().map_or(body, |piece| &piece.otlp)).unwrap_or_default();
