@@ -410,7 +410,7 @@ fn change(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
 
 /// An instance that was killed with traces in both logs.
 async fn killed(backend: &Backend) -> Tailwater {
-    let mut tailwater = Setup::of(KEEP_ALL).forwarding(&backend).start().await;
+    let mut tailwater = Setup::of(KEEP_ALL).forwarding(backend).start().await;
     let (mut sender, mut random) = (Sender::to(&tailwater), Random(28));
     for _ in 0..4 {
         sender.deliver(&request(&large(&mut random, 10))).await;

@@ -345,7 +345,7 @@ impl Giant {
             name: "one of very many, and of the same trace as all others".into(),
             start_time_unix_nano: 1_750_000_000_000_000_000,
             end_time_unix_nano: 1_750_000_000_000_000_001,
-            status: (n % 100 == 0).then(|| Status { code: 2, ..Status::default() }),
+            status: n.is_multiple_of(100).then(|| Status { code: 2, ..Status::default() }),
             ..Span::default()
         }
     }

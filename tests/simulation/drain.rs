@@ -20,7 +20,10 @@ impl World {
         };
         let Some(life) = &mut self.life else { return Ok(()) };
         let drained = match self.rig.plant {
-            Some(Plant::DrainForgets) => Ok(life.instance.judge()),
+            Some(Plant::DrainForgets) => {
+                life.instance.judge();
+                Ok(())
+            }
             _ => life.instance.drain(),
         };
         life.watch.drained(&mut self.traffic);
