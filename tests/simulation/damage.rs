@@ -78,6 +78,8 @@ impl World {
             Some(exporter) => {
                 self.counts.damaged_cursor += 1;
                 self.saved.remove(exporter);
+                // All that waits is sent again, to one that is new as well.
+                self.sinks.iter_mut().filter(|sink| sink.name == exporter).for_each(|sink| sink.behind = 0);
             }
             None => {
                 self.counts.damaged_state += 1;
