@@ -400,6 +400,15 @@ pub(super) mod tests {
         }
 
         pub(crate) fn open_for(disk: &SimDisk, exporters: &[&str], attributes: SegmentAttributes) -> Self {
+            Self::open_with(disk, exporters, attributes, Known::default())
+        }
+
+        fn open_with(
+            disk: &SimDisk,
+            exporters: &[&str],
+            attributes: SegmentAttributes,
+            known: Known,
+        ) -> Self {
             let settings = Settings {
                 data: "data".into(),
                 roll_age_ms: 300_000,
@@ -407,9 +416,9 @@ pub(super) mod tests {
                 queue_bytes: 64 << 20,
                 reserve_bytes: 0,
                 attributes,
-                highest_known: 0,
+                highest_known: known.segments.iter().map(|extent| extent.header.number).max().unwrap_or(0),
                 again_from: None,
-                known: Known::default(),
+                known,
                 new_uuid: Uuid::new_v4,
             };
             let exporters: Vec<String> = exporters.iter().map(|name| (*name).to_owned()).collect();
@@ -501,6 +510,26 @@ pub(super) mod tests {
         let mut bench = Bench::open(&disk, &["a"]);
         bench.append("", &[4]);
         assert_eq!(spans(&bench.outbox.tail("a").unwrap().read(1_000).unwrap()), [4]);
+        bench.close();
+    }
+
+    #[test]
+    fn what_is_gone_before_the_first_file_does_not_wait_for_ever() {
+        let disk = SimDisk::new(1);
+        let mut bench = Bench::open(&disk, &["a"]);
+        bench.append("", &[3]);
+        bench.outbox.log().seal();
+        bench.append("", &[4]);
+        let known = bench.outbox.known();
+        bench.close();
+        for number in [1, 2] {
+            disk.remove(&segment::path(Path::new("data/outbox"), number)).unwrap();
+        }
+        let mut bench = Bench::open_with(&disk, &["a"], SegmentAttributes::default(), known);
+        let metrics = bench.outbox.subscription("a").unwrap().metrics.clone();
+        assert_eq!((metrics.pending(), metrics.lost(Lost::Corrupt)), (Amount::default(), 4));
+        bench.append("", &[5]);
+        assert_eq!(spans(&bench.outbox.tail("a").unwrap().read(1_000).unwrap()), [5]);
         bench.close();
     }
 
