@@ -109,8 +109,13 @@ fn learned(policies: &Policies, operations: usize) -> (Slow, Vec<(String, String
         (0..operations).map(|n| (format!("service-{}", n % 10), format!("GET /route/{n}"))).collect();
     for observation in 0..300_u64 {
         for (service, name) in &names {
-            let operation = OperationKey { tenant: TenantId(0), service, name };
-            slow.observe(operation, 1_000_000 + observation * 10_000, 600_000);
+            let key = OperationKey { tenant: TenantId(0), service, name };
+            slow.observe(
+                slow.operation(key),
+                &|| Some(key.into()),
+                1_000_000 + observation * 10_000,
+                600_000,
+            );
         }
     }
     slow.publish(600_000);
@@ -154,7 +159,6 @@ fn measure_nasty() {
         let unit = Unit {
             bits: None,
             randomness: Randomness::of_trace(TraceId([7; 16])),
-            root: Some(spans[0]),
             operation: None,
             duration: None,
             earliest_start: 1,
@@ -200,8 +204,7 @@ fn main() {
         Unit {
             bits: Some(0),
             randomness: Randomness::of_trace(TraceId([7; 16])),
-            root: Some(spans[n % spans.len()]),
-            operation: Some(OperationKey { tenant: TenantId(0), service, name }),
+            operation: Some(slow.operation(OperationKey { tenant: TenantId(0), service, name })),
             duration: Some(2_000_000),
             earliest_start: 1,
             latest_end: 2_000_001,
@@ -216,7 +219,7 @@ fn main() {
     });
     measure("learn its duration", 300_000, |n| {
         let operation = unit(n).operation.unwrap();
-        black_box(slow.observe(operation, 1_000_000 + n as u64 * 10, 600_000));
+        black_box(slow.observe(operation, &|| None, 1_000_000 + n as u64 * 10, 600_000));
     });
     let budgets = policies(BUDGETS);
     measure("judge a unit by a budget for each operation", 300_000, |n| {

@@ -48,12 +48,26 @@ pub struct Summary {
     explicit: ExplicitRandomness,
 }
 
-/// The `rv` of the trace state: the root's, else the smallest seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ExplicitRandomness {
-    None,
-    Smallest(Randomness),
-    Root(Randomness),
+/// The `rv` of the trace state: the root's, else the smallest seen. In one word, of which randomness takes 56 bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct ExplicitRandomness(u64);
+
+impl ExplicitRandomness {
+    const SEEN: u64 = 1 << 62;
+    const OF_ROOT: u64 = 1 << 63;
+
+    fn fold(&mut self, rv: Randomness, of_root: bool) {
+        match (self.get(), of_root) {
+            (Some(_), _) if self.0 & Self::OF_ROOT != 0 => {}
+            (_, true) => self.0 = rv.0 | Self::SEEN | Self::OF_ROOT,
+            (Some(least), false) => self.0 = least.min(rv).0 | Self::SEEN,
+            (None, false) => self.0 = rv.0 | Self::SEEN,
+        }
+    }
+
+    fn get(self) -> Option<Randomness> {
+        (self.0 & Self::SEEN != 0).then_some(Randomness(self.0 & !(Self::SEEN | Self::OF_ROOT)))
+    }
 }
 
 impl Summary {
@@ -63,7 +77,7 @@ impl Summary {
             generation,
             earliest_start: u64::MAX,
             latest_end: 0,
-            explicit: ExplicitRandomness::None,
+            explicit: ExplicitRandomness::default(),
         }
     }
 
@@ -77,33 +91,37 @@ impl Summary {
         }
         self.latest_end = self.latest_end.max(span.end);
         if let Some(rv) = span.randomness {
-            self.explicit = match self.explicit {
-                ExplicitRandomness::Root(first) => ExplicitRandomness::Root(first),
-                _ if span.root => ExplicitRandomness::Root(rv),
-                ExplicitRandomness::Smallest(least) => ExplicitRandomness::Smallest(least.min(rv)),
-                ExplicitRandomness::None => ExplicitRandomness::Smallest(rv),
-            };
+            self.explicit.fold(rv, span.root.is_some());
         }
     }
 
     /// Section 7 of the contract: explicit randomness, else the low 56 bits of the trace ID.
     pub fn randomness(&self, trace: TraceId) -> Randomness {
-        match self.explicit {
-            ExplicitRandomness::Root(rv) | ExplicitRandomness::Smallest(rv) => rv,
-            ExplicitRandomness::None => Randomness::of_trace(trace),
-        }
+        self.explicit.get().unwrap_or_else(|| Randomness::of_trace(trace))
     }
+}
+
+/// What is known of a root without its bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Root {
+    /// Unix nanoseconds, 0: unset.
+    pub start: u64,
+    /// What its unit is compared with. Opaque here: the sampler knows it.
+    pub operation: [u64; 2],
+    /// It ends before it starts.
+    pub is_negative: bool,
+    /// Its trace state has a `th`.
+    pub is_weighed: bool,
 }
 
 /// A span as the index takes it in.
 #[derive(Clone, Copy, Debug)]
 pub struct Arriving {
-    pub trace: TraceId,
     /// Offset and length of the span message in its request's body.
     pub at: u32,
     pub len: u32,
     /// Has no parent, or is named a root by the configuration.
-    pub root: bool,
+    pub root: Option<Root>,
     pub bits: u32,
     /// Unix nanoseconds, 0: unset.
     pub start: u64,
@@ -114,6 +132,8 @@ pub struct Arriving {
 
 /// What was learned of a unit's duration, so that it can be corrected. Opaque here: the sampler reads it.
 pub type Lesson = [u64; 2];
+
+const NO_LESSON: Lesson = [0; 2];
 
 /// See the module.
 #[derive(Debug)]
@@ -128,6 +148,7 @@ pub(super) struct Entry {
     pub(super) head: u32,
     /// First root by position.
     pub(super) root: u32,
+    pub(super) root_facts: Root,
     /// Segment in whose list it stands: never after its first unjudged span's.
     pub(super) listed: u32,
     /// Spans not judged yet, and their bytes.
@@ -151,7 +172,8 @@ pub(super) struct Entry {
     pub(super) dropped_by: (PolicyId, Generation),
     /// Something of it has left.
     pub(super) departed: Option<Box<Departed>>,
-    pub(super) lesson: Option<Lesson>,
+    /// All zero: none.
+    lesson: Lesson,
 }
 
 impl Entry {
@@ -163,6 +185,7 @@ impl Entry {
             root_seen: false,
             head: refs::NONE,
             root: refs::NONE,
+            root_facts: Root::default(),
             listed: 0,
             unjudged: 0,
             unjudged_bytes: 0,
@@ -175,7 +198,7 @@ impl Entry {
             judged_ms: 0,
             dropped_by: (PolicyId::NONE, Generation::MIXED),
             departed: None,
-            lesson: None,
+            lesson: NO_LESSON,
         }
     }
 
@@ -208,7 +231,15 @@ impl Entry {
         self.state = State::Stream;
         self.root_seen = false;
         self.root = refs::NONE;
-        self.lesson = None;
+        self.lesson = NO_LESSON;
+    }
+
+    pub(super) fn lesson(&self) -> Option<Lesson> {
+        (self.lesson != NO_LESSON).then_some(self.lesson)
+    }
+
+    pub(super) fn learn(&mut self, lesson: Option<Lesson>) {
+        self.lesson = lesson.unwrap_or(NO_LESSON);
     }
 
     /// What it costs in memory beside its spans.

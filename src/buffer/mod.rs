@@ -27,7 +27,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 pub use deadlines::{TICK_MS, Tick};
 pub use departed::{Mark, Sent, SentUnit, UNITS_MAX, UnitNumber};
-pub use entry::{Arriving, Generation, Key, Lesson, Summary};
+pub use entry::{Arriving, Generation, Key, Lesson, Root, Summary};
 pub use kept::{REMEMBERED_MS, Remembered};
 pub use largest::Large;
 pub use life::{Dropped, Judgement, State, on_root_dropped};

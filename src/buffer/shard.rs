@@ -192,9 +192,10 @@ impl Shard {
         }
         let number = self.refs.push(at.chained(entry.head));
         entry.head = number;
-        if span.root && !entry.root_seen {
+        if let Some(root) = span.root.filter(|_| !entry.root_seen) {
             entry.root_seen = true;
             entry.root = number;
+            entry.root_facts = root;
             let due = moment.now.tick.after(self.waits.after_root_ms);
             if !entry.due.reached(due) {
                 entry.due = self.rooted.push(due, slot);

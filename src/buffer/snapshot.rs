@@ -2,7 +2,7 @@
 
 use super::deadlines::TICK_MS;
 use super::departed::{Departed, Mark, Sent, SentUnit, UNITS_MAX, UnitNumber};
-use super::entry::{Entry, Key, Lesson, Summary};
+use super::entry::{Entry, Key, Lesson, Root, Summary};
 use super::life::{self, Judgement, State};
 use super::refs::{self, SpanRef};
 use super::shard::{Moment, Now, Shard};
@@ -23,7 +23,7 @@ pub struct Candidate {
     pub divided: bool,
     pub summary: Summary,
     /// First root by position, while it is reachable.
-    pub root: Option<SpanRef>,
+    pub root: Option<(SpanRef, Root)>,
     /// Spans that have not been judged before.
     pub unjudged: u32,
     /// Where those begin.
@@ -215,12 +215,12 @@ impl Shard {
             first: entry.state == State::Open,
             divided: entry.divided(),
             summary: entry.summary,
-            root: root.filter(|_| root_seen),
+            root: root.filter(|_| root_seen).map(|root| (root, entry.root_facts)),
             unjudged,
             first_unjudged: entry.first_unjudged,
             dropped_by: entry.dropped_by(moment.generation),
             sent: entry.departed.as_deref().map(|departed| departed.last.clone()),
-            lesson: entry.lesson,
+            lesson: entry.lesson(),
             through,
             age_ms: moment.now.tick.ms_since(entry.opened),
         };
@@ -326,7 +326,7 @@ impl Shard {
         let judgement = candidate.judgement;
         let bytes_before = entry.memory_bytes();
         entry.judging = false;
-        entry.lesson = lesson;
+        entry.learn(lesson);
         entry.through = candidate.through;
         let kept = matches!(settlement, Settlement::Kept(_));
         entry.state = life::on_verdict(judgement, kept);

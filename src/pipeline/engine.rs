@@ -13,10 +13,12 @@ use parking_lot::{Mutex, RwLock};
 use uuid::Uuid;
 
 use super::clock::Clock;
+use super::operations::Operations;
 use super::recover;
 use super::red::{self, Notes};
 use crate::buffer::{
-    Arriving, Batch, Buffer, Generation, Key, Moment, Now, SPAN_BYTES, Summary, TRACE_BYTES, Taken, Waits,
+    Arriving, Batch, Buffer, Generation, Key, Moment, Now, Root, SPAN_BYTES, Summary, TRACE_BYTES, Taken,
+    Waits,
 };
 use crate::log::{Head, Memory, Record, SegmentHeader, StoredRecord, Writer};
 use crate::otlp::{self, Malformed, Outline, SpanFacts};
@@ -208,9 +210,11 @@ impl Engine {
         let mut notes = self.red.as_ref().map(|_| Notes::begin());
         let mut roots = self.roots.as_ref().map(RootCondition::asking);
         let mut folding = policies.folding();
+        let mut operations = Operations::new(&self.slow, tenant);
         let scanned = otlp::scan_for(policies.keys(), body, |span, seen| {
             let key = Key { trace: span.trace_id, tenant };
-            let root = span.parent.is_none() || roots.as_mut().is_some_and(|it| it.holds(span));
+            let is_root = span.parent.is_none() || roots.as_mut().is_some_and(|it| it.holds(span));
+            let root = is_root.then(|| operations.root(span));
             batch.push(self.buffer.route(key, arriving(span, root, folding.fold(span, seen))));
             if let Some(notes) = &mut notes {
                 notes.note(body, span);
@@ -378,16 +382,7 @@ pub struct Parts {
 }
 
 #[inline]
-fn arriving(span: &SpanFacts<'_>, root: bool, bits: u32) -> Arriving {
+fn arriving(span: &SpanFacts<'_>, root: Option<Root>, bits: u32) -> Arriving {
     let randomness = if span.trace_state.is_empty() { None } else { otlp::ot(span.trace_state).rv };
-    Arriving {
-        trace: span.trace_id,
-        at: span.at,
-        len: span.len,
-        root,
-        bits,
-        start: span.start,
-        end: span.end,
-        randomness,
-    }
+    Arriving { at: span.at, len: span.len, root, bits, start: span.start, end: span.end, randomness }
 }

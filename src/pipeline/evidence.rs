@@ -1,17 +1,17 @@
 //! What the policies are shown: spans in their requests, read where they lie.
 //!
-//! A trace that came as one is shown by what was folded while its spans came and by its root; its other spans
-//! are read when a condition asks. What is judged apart from the rest of its trace was read before, so it is
+//! A trace that came as one is shown by what was folded while its spans came; their bytes are read when a condition
+//! asks. What is judged apart from the rest of its trace was read before, so it is
 //! folded from its bytes.
 
-use std::borrow::Cow;
 use std::cell::OnceCell;
 
 use super::engine::{Engine, Request};
-use crate::buffer::{Candidate, Judgement, SpanRef, Which};
+use super::operations::Operations;
+use crate::buffer::{Candidate, Judgement, Root, SpanRef, Which};
 use crate::otlp::{Outline, Seen, SpanFacts, SpanView};
-use crate::sampler::{OperationKey, Policies, ReadSpans, Size, Spans, UnitSpan};
-use crate::trace::{Position, TenantId};
+use crate::sampler::{Policies, ReadSpans, Size, Spans, UnitSpan};
+use crate::trace::Position;
 
 /// A span in its request.
 #[derive(Clone, Debug)]
@@ -73,7 +73,7 @@ impl Located {
 /// What a decision rests on.
 #[derive(Clone, Copy)]
 pub(super) struct Evidence<'a> {
-    pub(super) root: Option<&'a Located>,
+    pub(super) root: Option<Root>,
     /// None: folded under other policies.
     pub(super) bits: Option<u32>,
     /// Unix nanoseconds; `u64::MAX` if no span has a start.
@@ -84,16 +84,17 @@ pub(super) struct Evidence<'a> {
 }
 
 impl Evidence<'_> {
-    /// The larger of the root's own duration and the time from its start to the latest end; none without a start.
-    pub(super) fn duration_ns(&self, root: &SpanView<'_>) -> Option<u64> {
-        let start = root.start();
-        (start != 0).then(|| root.end().max(self.latest_end).saturating_sub(start))
+    /// From the start of the root to the latest end; none without a start.
+    pub(super) fn duration_ns(&self) -> Option<u64> {
+        let start = self.root?.start;
+        (start != 0).then(|| self.latest_end.saturating_sub(start))
     }
 }
 
 /// Spans that were read, folded as ingest would have.
 #[derive(Debug)]
 pub(super) struct ReadUnit<'a> {
+    root: Option<&'a Located>,
     spans: Vec<&'a Located>,
     bits: u32,
     earliest_start: u64,
@@ -101,8 +102,13 @@ pub(super) struct ReadUnit<'a> {
 }
 
 impl<'a> ReadUnit<'a> {
-    pub(super) fn fold(spans: impl Iterator<Item = &'a Located>, policies: &Policies) -> Self {
-        let mut unit = Self { spans: Vec::new(), bits: 0, earliest_start: u64::MAX, latest_end: 0 };
+    /// Its root may have been read before.
+    pub(super) fn fold(
+        root: Option<&'a Located>,
+        spans: impl Iterator<Item = &'a Located>,
+        policies: &Policies,
+    ) -> Self {
+        let mut unit = Self { root, spans: Vec::new(), bits: 0, earliest_start: u64::MAX, latest_end: 0 };
         let mut folding = policies.folding();
         for located in spans {
             let Some(facts) = facts(located) else { continue };
@@ -116,13 +122,20 @@ impl<'a> ReadUnit<'a> {
         unit
     }
 
-    pub(super) fn evidence<'e>(&'e self, root: Option<&'e Located>) -> Evidence<'e> {
+    pub(super) fn evidence(&self, mut operations: Operations<'_, 'a>) -> Evidence<'_> {
         let Self { bits, earliest_start, latest_end, .. } = *self;
+        let root = self.root.and_then(facts);
+        let latest_end = root.map_or(0, |root| root.end).max(latest_end);
+        let root = root.map(|root| operations.root(&root));
         Evidence { root, bits: Some(bits), earliest_start, latest_end, spans: self }
     }
 }
 
 impl Spans for ReadUnit<'_> {
+    fn root(&self) -> Option<UnitSpan<'_>> {
+        self.root.and_then(Located::unit_span)
+    }
+
     fn read(&self) -> ReadSpans<'_> {
         let newest_first = self.spans.iter().rev().filter_map(|located| located.unit_span());
         ReadSpans { spans: newest_first.collect(), complete: true }
@@ -165,6 +178,7 @@ pub(super) struct ReachableSpans<'a> {
     engine: &'a Engine,
     shard: usize,
     candidate: &'a Candidate,
+    root: OnceCell<Option<Located>>,
     read: OnceCell<(Vec<Located>, bool)>,
     new: OnceCell<(Vec<Located>, bool)>,
 }
@@ -187,11 +201,17 @@ impl<'a> ReachableSpans<'a> {
     }
 
     pub(super) fn new(engine: &'a Engine, shard: usize, candidate: &'a Candidate) -> Self {
-        Self { engine, shard, candidate, read: OnceCell::new(), new: OnceCell::new() }
+        let root = OnceCell::new();
+        Self { engine, shard, candidate, root, read: OnceCell::new(), new: OnceCell::new() }
     }
 }
 
 impl Spans for ReachableSpans<'_> {
+    fn root(&self) -> Option<UnitSpan<'_>> {
+        let find = || Located::of(self.engine, self.candidate.root?.0);
+        self.root.get_or_init(find).as_ref()?.unit_span()
+    }
+
     fn read(&self) -> ReadSpans<'_> {
         shown(self.read.get_or_init(|| self.newest(Which::Unsent)))
     }
@@ -217,20 +237,4 @@ impl Spans for ReachableSpans<'_> {
 
 fn shown((located, complete): &(Vec<Located>, bool)) -> ReadSpans<'_> {
     ReadSpans { spans: located.iter().filter_map(Located::unit_span).collect(), complete: *complete }
-}
-
-/// The names that an operation goes by.
-pub(super) struct Operation<'a> {
-    service: Cow<'a, str>,
-    name: Cow<'a, str>,
-}
-
-impl<'a> Operation<'a> {
-    pub(super) fn of(root: &UnitSpan<'a>) -> Self {
-        Self { service: root.resource_spans.resource().service_name(), name: root.span.name() }
-    }
-
-    pub(super) fn key(&self, tenant: TenantId) -> OperationKey<'_> {
-        OperationKey { tenant, service: &self.service, name: &self.name }
-    }
 }

@@ -1,18 +1,19 @@
 //! Judges what is due: asks the policies, sends out what is kept, records the verdict.
 //!
-//! A judgement looks at a snapshot, outside every lock. A trace that is dropped is judged by what was folded
-//! while its spans came and by its root; the bytes of its other spans are read only if a condition asks for
-//! them, or if it is kept.
+//! A judgement looks at a snapshot, outside every lock. A trace is judged by what was folded while its spans came; their
+//! bytes are read only if a condition asks for them, or if it is kept.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use super::engine::{Engine, InForce};
-use super::evidence::{Evidence, Located, Operation, ReachableSpans, ReadUnit};
-use crate::buffer::{Candidate, Judgement, Leaving, Lesson, Moment, Now, SHARDS, Sent, Settlement, Which};
+use super::evidence::{Evidence, Located, ReachableSpans, ReadUnit};
+use super::operations::{Names, Operations};
+use crate::buffer::{
+    Candidate, Judgement, Leaving, Lesson, Moment, Now, Root, SHARDS, Sent, Settlement, Which,
+};
 use crate::exporter::outbox::Outbox;
-use crate::otlp;
-use crate::sampler::{Learned, Uniformity, Unit, UnitSpan};
+use crate::sampler::{Learned, Operation, Uniformity, Unit};
 use crate::trace::{Decision, PolicyId, Randomness, Reason, TraceId, WeightRule};
 
 /// Traces judged between two looks at a shard's lock.
@@ -53,19 +54,18 @@ impl JudgeTallies {
     }
 
     /// What the clocks of a sender make of its roots.
-    fn clocked(&self, root: &UnitSpan<'_>) {
-        let (start, end) = (root.span.start(), root.span.end());
-        let tally = match start {
+    fn clocked(&self, root: &Root) {
+        let tally = match root.start {
             0 => &self.untimed,
-            _ if end < start => &self.negative,
+            _ if root.is_negative => &self.negative,
             _ => return,
         };
         tally.fetch_add(1, Relaxed);
     }
 
     /// What came with a `th` was sampled by its randomness, which is then not even.
-    fn watch(&self, root: &UnitSpan<'_>, randomness: Randomness) {
-        if otlp::ot(root.span.trace_state_bytes()).th.is_none() {
+    fn watch(&self, root: &Root, randomness: Randomness) {
+        if !root.is_weighed {
             self.uniformity.count(randomness);
         }
     }
@@ -250,11 +250,9 @@ impl Judge {
     ) -> (Settlement, Option<Lesson>) {
         let verdict: Option<Sent> = candidate.sent.clone();
         let sent = verdict.expect("a kept trace has left by a verdict");
-        let root = self.root_of(candidate);
         let lesson = candidate.lesson.map(|lesson| {
             let spans = ReachableSpans::new(&self.engine, shard, candidate);
-            let evidence = folded(candidate, root.as_ref(), &spans, in_force);
-            self.corrected(lesson, root.as_ref().and_then(|root| evidence.duration_ns(&root.view())))
+            self.corrected(lesson, folded(candidate, &spans, in_force).duration_ns())
         });
         self.send_all(shard, candidate, &sent, in_force.policies.id(&sent.policy), now);
         (Settlement::Kept(sent), lesson)
@@ -267,15 +265,14 @@ impl Judge {
         in_force: &InForce,
         now: Now,
     ) -> (Decision, Option<Lesson>) {
-        let root = self.root_of(candidate);
         if candidate.divided {
+            let root = self.root_of(candidate);
             let reading = self.read(shard, candidate, Which::Unsent);
-            let unit = ReadUnit::fold(reading.unsent(), &in_force.policies);
-            return self.decide(candidate, &unit.evidence(root.as_ref()), in_force, now);
+            let unit = ReadUnit::fold(root.as_ref(), reading.unsent(), &in_force.policies);
+            return self.decide(candidate, &unit.evidence(self.operations(candidate)), in_force, now);
         }
         let spans = ReachableSpans::new(&self.engine, shard, candidate);
-        let decided =
-            self.decide(candidate, &folded(candidate, root.as_ref(), &spans, in_force), in_force, now);
+        let decided = self.decide(candidate, &folded(candidate, &spans, in_force), in_force, now);
         if spans.partly_read() {
             self.tallies.partly_read();
         }
@@ -290,15 +287,12 @@ impl Judge {
         in_force: &InForce,
         now: Now,
     ) -> (Decision, Option<Lesson>) {
-        let root = evidence.root.and_then(Located::unit_span);
-        let names = root.as_ref().map(Operation::of);
-        let operation = names.as_ref().map(|names| names.key(candidate.key.tenant));
-        let duration = root.as_ref().and_then(|root| evidence.duration_ns(&root.span));
+        let operation = evidence.root.map(|root| Operation::from_words(root.operation));
+        let duration = evidence.duration_ns();
         let randomness = self.engine.randomness(candidate.key.trace, &candidate.summary);
         let unit = Unit {
             bits: evidence.bits,
             randomness,
-            root,
             operation,
             duration,
             earliest_start: evidence.earliest_start,
@@ -309,28 +303,24 @@ impl Judge {
             now_ms: self.engine.clock.elapsed_ms(),
         };
         // A trace counts once, however many units it has.
-        if let Some(root) = unit.root.as_ref().filter(|_| candidate.judgement == Judgement::Whole) {
+        if let Some(root) = evidence.root.as_ref().filter(|_| candidate.judgement == Judgement::Whole) {
             self.tallies.watch(root, randomness);
             self.tallies.clocked(root);
         }
         let decision = in_force.policies.judge(&unit, &self.engine.slow);
         let lesson = match (candidate.lesson, operation, duration) {
             (Some(lesson), ..) => Some(self.corrected(lesson, duration)),
-            (None, Some(operation), Some(duration)) => {
-                Some(self.engine.slow.observe(operation, duration, now.ms).to_words())
-            }
-            _ => None,
+            (None, ..) => self.learn(candidate, evidence, now).map(Learned::to_words),
         };
         (decision, lesson)
     }
 
-    /// Teaches the sketches what a unit took that follows a verdict: what is slow is learned from all traffic, not from
-    /// what hangs on dropped units alone.
-    pub(super) fn learn(&self, candidate: &Candidate, evidence: &Evidence<'_>, now: Now) {
-        let Some(root) = evidence.root.and_then(Located::unit_span) else { return };
-        if let Some(duration) = evidence.duration_ns(&root.span) {
-            self.engine.slow.observe(Operation::of(&root).key(candidate.key.tenant), duration, now.ms);
-        }
+    /// Teaches the sketches what a unit took; one too that follows a verdict: what is slow is learned from all traffic,
+    /// not from what hangs on dropped units alone.
+    pub(super) fn learn(&self, candidate: &Candidate, evidence: &Evidence<'_>, now: Now) -> Option<Learned> {
+        let operation = Operation::from_words(evidence.root?.operation);
+        let name = || Some(Names::of(&evidence.spans.root()?).to_name(candidate.key.tenant));
+        Some(self.engine.slow.observe(operation, &name, evidence.duration_ns()?, now.ms))
     }
 
     /// The duration may have grown since it was learned.
@@ -347,22 +337,21 @@ impl Judge {
         Sent { policy, threshold: decision.threshold, rule: self.engine.weight_rule() }
     }
 
-    fn root_of(&self, candidate: &Candidate) -> Option<Located> {
-        candidate.root.and_then(|root| Located::of(&self.engine, root))
+    pub(super) fn root_of(&self, candidate: &Candidate) -> Option<Located> {
+        candidate.root.and_then(|(root, _)| Located::of(&self.engine, root))
+    }
+
+    pub(super) fn operations<'a>(&self, candidate: &Candidate) -> Operations<'_, 'a> {
+        Operations::new(&self.engine.slow, candidate.key.tenant)
     }
 }
 
 /// What was folded while the spans of a trace came.
-fn folded<'a>(
-    candidate: &Candidate,
-    root: Option<&'a Located>,
-    spans: &'a ReachableSpans<'_>,
-    in_force: &InForce,
-) -> Evidence<'a> {
+fn folded<'a>(candidate: &Candidate, spans: &'a ReachableSpans<'_>, in_force: &InForce) -> Evidence<'a> {
     let summary = candidate.summary;
     let current = summary.generation == in_force.generation;
     Evidence {
-        root,
+        root: candidate.root.map(|(_, root)| root),
         bits: current.then_some(summary.bits),
         earliest_start: summary.earliest_start,
         latest_end: summary.latest_end,

@@ -29,6 +29,7 @@ mod keeper;
 mod learned;
 mod logs;
 mod metrics;
+mod operations;
 mod past;
 mod piece;
 mod place;

@@ -85,7 +85,7 @@ impl Judge {
         let fate = |unit: &Shape| match self.followed(&reading, unit, &earlier, reopened_ms) {
             Some((by, sent)) => {
                 let spans = reading.unit(unit, in_force);
-                self.learn(candidate, &spans.evidence(reading.root_of(unit)), now);
+                self.learn(candidate, &spans.evidence(self.operations(candidate)), now);
                 Fate::Kept { sent: sent.clone(), policy: in_force.policies.id(&sent.policy), by }
             }
             None => self.judge_unit(candidate, &reading, unit, in_force, now),
@@ -117,9 +117,10 @@ impl Judge {
         now: Now,
     ) -> (Settlement, Option<Lesson>) {
         let reading = self.read(shard, candidate, Which::All);
-        let root = candidate.root.and_then(|root| Located::of(&self.engine, root));
-        let unit = ReadUnit::fold(reading.unsent(), &in_force.policies);
-        let (decision, lesson) = self.decide(candidate, &unit.evidence(root.as_ref()), in_force, now);
+        let root = self.root_of(candidate);
+        let unit = ReadUnit::fold(root.as_ref(), reading.unsent(), &in_force.policies);
+        let evidence = unit.evidence(self.operations(candidate));
+        let (decision, lesson) = self.decide(candidate, &evidence, in_force, now);
         self.engine.ledger.judged(decision.policy, decision.kept);
         if decision.kept {
             let sent = self.sent(&decision, in_force);
@@ -130,7 +131,8 @@ impl Judge {
         if let Some(last) = &candidate.sent
             && on_root_dropped(candidate.sent.is_some()) == Dropped::RootLeaves
         {
-            let is_root = |seen: &Seen| candidate.root.map(|root| root.position()) == Some(seen.position());
+            let is_root =
+                |seen: &Seen| candidate.root.map(|(root, _)| root.position()) == Some(seen.position());
             let root = reading.seen.iter().position(is_root);
             exits.leave(in_force.context(last, root.into_iter().collect()), By::Alone);
             let earlier = self.engine.buffer.sent_units(shard, candidate);
@@ -184,7 +186,7 @@ impl Judge {
         now: Now,
     ) -> Fate {
         let spans = reading.unit(unit, in_force);
-        let evidence = spans.evidence(reading.root_of(unit));
+        let evidence = spans.evidence(self.operations(candidate));
         let (decision, _) = self.decide(candidate, &evidence, in_force, now);
         self.engine.ledger.judged(decision.policy, decision.kept);
         if !decision.kept {
@@ -303,11 +305,8 @@ impl Reading {
 
     fn unit(&self, unit: &Shape, in_force: &InForce) -> ReadUnit<'_> {
         let members = unit.members.iter().map(|span| &self.seen[*span].located);
-        ReadUnit::fold(members, &in_force.policies)
-    }
-
-    fn root_of(&self, unit: &Shape) -> Option<&Located> {
-        unit.root.map(|span| &self.seen[span].located)
+        let root = unit.root.map(|span| &self.seen[span].located);
+        ReadUnit::fold(root, members, &in_force.policies)
     }
 
     /// A new span's child has left before it came.

@@ -128,8 +128,8 @@ impl Memory {
         let (service, name) = (place.resource_spans.resource().service_name(), span.name());
         let start = span.start();
         let duration = (start != 0).then(|| span.end().max(live.summary.latest_end).saturating_sub(start));
-        let key = OperationKey { tenant, service: &service, name: &name };
         let slow = &self.engine.slow;
+        let key = slow.operation(OperationKey { tenant, service: &service, name: &name });
         let thresholds =
             self.engine.policies.load().policies.percentiles().into_iter().map(|percentile| SlowAbove {
                 percentile: percentile.to_string(),

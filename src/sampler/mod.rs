@@ -23,7 +23,7 @@ pub use budget::{BudgetSnapshot, Formula, KEYS_MAX, KeySnapshot, Measure, MeterS
 pub use config::{ConditionText, Keep, PolicyConfig, PolicyName, RandomnessSource};
 pub use policy::{CompileError, CurrentKeep, Policies, Shadow, Warning};
 pub use root::{RootCondition, RootError, Roots};
-pub use slow::{Learned, OperationKey, Percentile, Slow};
+pub use slow::{Learned, Operation, OperationKey, OperationName, Percentile, Slow};
 pub use traceql::{FOLDS_MAX, Folding, QueryError, SpanField};
 pub use uniformity::Uniformity;
 pub use unit::{ReadSpans, Size, Spans, Unit, UnitSpan};

@@ -68,7 +68,6 @@ impl<'s> Roots<'_, 's> {
         let unit = Unit {
             bits: Some(bits),
             randomness: Randomness::default(),
-            root: None,
             operation: None,
             duration: None,
             earliest_start: facts.start,
@@ -86,6 +85,11 @@ impl<'s> Roots<'_, 's> {
 struct OneSpan<'a>(SpanFacts<'a>);
 
 impl Spans for OneSpan<'_> {
+    /// Whether it is one is what is asked.
+    fn root(&self) -> Option<UnitSpan<'_>> {
+        None
+    }
+
     fn read(&self) -> ReadSpans<'_> {
         ReadSpans { spans: vec![UnitSpan::of(&self.0)], complete: true }
     }

@@ -46,7 +46,6 @@ pub(crate) fn unread(spans: &dyn Spans) -> Unit<'_> {
     Unit {
         bits: None,
         randomness: Randomness::of_trace(TraceId([0xff; 16])),
-        root: None,
         operation: None,
         duration: None,
         earliest_start: 0,
@@ -84,7 +83,7 @@ impl Trace {
 
     /// What the policies say of it, by folded bits and again from bytes alone: they must agree.
     pub(crate) fn judge(&self, policies: &Policies, slow: &Slow, dropped_by: Option<PolicyId>) -> Decision {
-        self.with_unit(policies, dropped_by, |unit| {
+        self.with_unit(policies, slow, dropped_by, |unit| {
             let folded = policies.judge(&unit, slow);
             let from_bytes = policies.judge(&Unit { bits: None, again: true, ..unit }, slow);
             assert_eq!(folded, from_bytes, "bits and bytes disagree");
@@ -94,14 +93,14 @@ impl Trace {
 
     /// What the policies say of it at a moment, asked once: budgets count.
     pub(crate) fn judge_at(&self, policies: &Policies, now_ms: u64, again: bool) -> Decision {
-        self.with_unit(policies, None, |unit| {
-            policies.judge(&Unit { now_ms, again, ..unit }, &Slow::new(&[]))
-        })
+        let slow = Slow::new(&[]);
+        self.with_unit(policies, &slow, None, |unit| policies.judge(&Unit { now_ms, again, ..unit }, &slow))
     }
 
     pub(crate) fn with_unit<T>(
         &self,
         policies: &Policies,
+        slow: &Slow,
         dropped_by: Option<PolicyId>,
         judge: impl FnOnce(Unit<'_>) -> T,
     ) -> T {
@@ -122,8 +121,9 @@ impl Trace {
         let unit = Unit {
             bits: Some(bits),
             randomness: Randomness::of_trace(spans[0].span.trace_id()),
-            root,
-            operation: root.map(|_| OperationKey { tenant: TenantId(0), service: &service, name: &name }),
+            operation: root.map(|_| {
+                slow.operation(OperationKey { tenant: TenantId(0), service: &service, name: &name })
+            }),
             duration: root.map(|root| latest_end.saturating_sub(root.span.start())),
             earliest_start,
             latest_end,

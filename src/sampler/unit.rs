@@ -1,21 +1,20 @@
 //! What is judged: the spans of one unit and what the buffer knows of them.
 
-use super::slow::OperationKey;
+use super::slow::Operation;
 use crate::otlp::{ResourceSpansView, ScopeSpansView, SpanFacts, SpanView};
 use crate::trace::{PolicyId, Randomness};
 
 /// Spans that are judged together.
 ///
-/// Most units are decided by `bits`, `root` and `operation`; `spans` is read only by conditions that need the bytes of
-/// spans, and once for all of them.
+/// Most units are decided by what is known without their bytes; `spans` is read only by conditions that need those, and
+/// once for all of them.
 #[derive(Clone, Copy)]
 pub struct Unit<'a> {
     /// What the spans' folds gave, OR-ed. None: folded under another generation of policies.
     pub bits: Option<u32>,
     pub randomness: Randomness,
-    pub root: Option<UnitSpan<'a>>,
     /// Of the root. None: no root, so nothing of it is slow.
-    pub operation: Option<OperationKey<'a>>,
+    pub operation: Option<Operation>,
     /// Nanoseconds. None: no root, or its start is unset.
     pub duration: Option<u64>,
     /// Unix nanoseconds; 0 or [`u64::MAX`]: no span has one.
@@ -67,6 +66,9 @@ impl<'a> UnitSpan<'a> {
 
 /// Reads the spans of a unit, when asked.
 pub trait Spans {
+    /// The root, if there is one.
+    fn root(&self) -> Option<UnitSpan<'_>>;
+
     /// The spans, or as many of them as a judgement may read: those that are new, then the newest others.
     fn read(&self) -> ReadSpans<'_>;
 
@@ -97,12 +99,21 @@ pub struct ReadSpans<'a> {
 }
 
 impl Spans for [UnitSpan<'_>] {
+    /// The first without a parent.
+    fn root(&self) -> Option<UnitSpan<'_>> {
+        self.iter().find(|span| span.span.parent().is_none()).copied()
+    }
+
     fn read(&self) -> ReadSpans<'_> {
         ReadSpans { spans: self.to_vec(), complete: true }
     }
 }
 
 impl Spans for Vec<UnitSpan<'_>> {
+    fn root(&self) -> Option<UnitSpan<'_>> {
+        self.as_slice().root()
+    }
+
     fn read(&self) -> ReadSpans<'_> {
         self.as_slice().read()
     }

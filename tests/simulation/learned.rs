@@ -113,7 +113,7 @@ impl World {
         let Some(life) = self.life.as_ref().filter(|_| self.plan.slow) else { return Vec::new() };
         let engine = life.instance.engine();
         let Ok(tenant) = engine.tenant("") else { return Vec::new() };
-        let operation = OperationKey { tenant, service: BANK, name: BANK_NAME };
+        let operation = engine.slow.operation(OperationKey { tenant, service: BANK, name: BANK_NAME });
         let p95 = Percentile::from_thousandths(95_000).expect("a percentile");
         if engine.slow.threshold(operation, p95).is_none() {
             return Vec::new();

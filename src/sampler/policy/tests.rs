@@ -90,6 +90,10 @@ impl Counted<'_> {
 }
 
 impl crate::sampler::Spans for Counted<'_> {
+    fn root(&self) -> Option<crate::sampler::UnitSpan<'_>> {
+        self.0.root()
+    }
+
     fn read(&self) -> crate::sampler::ReadSpans<'_> {
         self.shown(0)
     }
@@ -109,7 +113,7 @@ fn of_a_dropped_unit_only_new_spans_are_read_where_they_alone_can_change_the_ans
     let asked = |policy: &str, trace: &Trace| {
         let policies =
             policies(&format!("[{{ name: a, {policy}, keep: 100% }}, {{ name: rest, keep: 0% }}]"));
-        trace.with_unit(&policies, Some(PolicyId(1)), |unit| {
+        trace.with_unit(&policies, &Slow::new(&[]), Some(PolicyId(1)), |unit| {
             let body = trace.request.encode_to_vec();
             let spans = Counted(crate::sampler::testing::unit_spans(&body), std::cell::Cell::default());
             let kept = policies.judge(&Unit { spans: &spans, ..unit }, &Slow::new(&[])).kept;
@@ -142,9 +146,9 @@ fn match_unless_and_slower_than_must_all_hold() {
         "[{ name: slow-orders, match: '{ span.route = `/order` }', unless: '{ span.user = `robot` }', slower_than: p95, keep: 100% }]",
     );
     let slow = Slow::new(&policies.percentiles());
-    let operation = OperationKey { tenant: TenantId(0), service: "svc", name: "POST" };
+    let key = OperationKey { tenant: TenantId(0), service: "svc", name: "POST" };
     for _ in 0..300 {
-        slow.observe(operation, 100_000_000, 1_000_000);
+        slow.observe(slow.operation(key), &|| Some(key.into()), 100_000_000, 1_000_000);
     }
     slow.publish(1_000_000);
     let trace = |millis: u64, user: &str, route: &str| {

@@ -19,10 +19,10 @@ mod sketch;
 mod snapshot;
 mod windows;
 
+use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use dashmap::DashMap;
-use dashmap::mapref::entry::Entry;
 use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 
@@ -47,6 +47,35 @@ pub struct OperationKey<'a> {
     pub tenant: TenantId,
     pub service: &'a str,
     pub name: &'a str,
+}
+
+/// An operation without its names: keyed hashes, of this process only.
+///
+/// Two operations of one hash would share a sketch; among as many as there is room for, one in 10^12 processes has two.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Operation {
+    own: u64,
+    /// Of all operations of its service.
+    other: u64,
+}
+
+impl Operation {
+    /// As two integers, for those who only keep it.
+    pub fn to_words(self) -> [u64; 2] {
+        [self.own, self.other]
+    }
+
+    pub fn from_words([own, other]: [u64; 2]) -> Self {
+        Self { own, other }
+    }
+}
+
+/// The names of an operation that was not met before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OperationName {
+    pub tenant: TenantId,
+    pub service: Box<str>,
+    pub name: Box<str>,
 }
 
 /// Where a duration was counted, to correct it later. 16 bytes.
@@ -79,6 +108,12 @@ enum Fed {
     Both,
 }
 
+impl From<OperationKey<'_>> for OperationName {
+    fn from(OperationKey { tenant, service, name }: OperationKey<'_>) -> Self {
+        Self { tenant, service: service.into(), name: name.into() }
+    }
+}
+
 /// What is known of an operation, or of the `other` operations of a service.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Known {
@@ -95,7 +130,7 @@ pub struct Known {
 /// The sketches of all operations and what was published of them.
 #[derive(Debug)]
 pub struct Slow {
-    /// By keyed hash of (tenant, service, name); the names are compared on each look-up.
+    /// By keyed hash of (tenant, service, name).
     learners: DashMap<u64, Learner, RandomState>,
     hash: RandomState,
     percentiles: Mutex<Vec<Percentile>>,
@@ -112,12 +147,6 @@ struct Learner {
     /// Key of the `other` sketch beside it.
     other: u64,
     windows: Windows,
-}
-
-impl Learner {
-    fn is(&self, tenant: TenantId, service: &str, name: Option<&str>) -> bool {
-        self.name.as_deref() == name && *self.service == *service && self.tenant == tenant
-    }
 }
 
 impl Slow {
@@ -144,19 +173,43 @@ impl Slow {
         *self.percentiles.lock() = wanted;
     }
 
-    /// Counts the duration of a unit, at its first judgement.
-    pub fn observe(&self, operation: OperationKey<'_>, duration_ns: u64, now_ms: u64) -> Learned {
+    /// The operation of a root, and what those of one service have in common.
+    pub fn operation(&self, key: OperationKey<'_>) -> Operation {
+        self.operation_of(self.service(key.tenant, key.service), key.name)
+    }
+
+    /// A service, by which [`Self::operation_of`] knows it.
+    pub fn service(&self, tenant: TenantId, service: &str) -> u64 {
+        self.hash.hash_one((tenant, service))
+    }
+
+    /// The operation of this name of a service.
+    pub fn operation_of(&self, service: u64, name: &str) -> Operation {
+        Operation { own: self.hash.hash_one((service, name)), other: service }
+    }
+
+    /// Counts the duration of a unit, at its first judgement. `name` is asked for what an operation is called that has
+    /// no sketch yet.
+    pub fn observe(
+        &self,
+        operation: Operation,
+        name: &dyn Fn() -> Option<OperationName>,
+        duration_ns: u64,
+        now_ms: u64,
+    ) -> Learned {
         let (bucket, window) = (Bucket::of(duration_ns), window_of(now_ms));
-        let (own, other) = self.keys(operation);
-        let OperationKey { tenant, service, name } = operation;
-        let own_grown = self.feed(own, other, (tenant, service, Some(name)), window, bucket);
+        let Operation { own, other } = operation;
+        let of_operation =
+            || self.has_room(true).then(name).flatten().map(Learner::of_operation(other, window));
+        let own_grown = self.feed(own, window, bucket, of_operation);
         if own_grown == Some(true) {
             return Learned { sketch: own, window, bucket, fed: Fed::One };
         }
         let mut shared = other;
-        if self.feed(other, other, (tenant, service, None), window, bucket).is_none() {
+        let of_service = || self.has_room(false).then(name).flatten().map(Learner::of_service(other, window));
+        if self.feed(other, window, bucket, of_service).is_none() {
             shared = self.rest_key();
-            self.feed(shared, shared, REST, window, bucket);
+            self.feed(shared, window, bucket, || Some(Learner::of_the_rest(shared, window)));
         }
         match own_grown {
             Some(_) => Learned { sketch: own, window, bucket, fed: Fed::Both },
@@ -183,23 +236,20 @@ impl Slow {
     }
 
     /// The longest duration of the operation that is not slow. None while nothing of it is slow.
-    pub fn threshold(&self, operation: OperationKey<'_>, percentile: Percentile) -> Option<u64> {
-        let (own, other) = self.keys(operation);
-        let OperationKey { tenant, service, name } = operation;
-        if let Some(learner) = self.learners.get(&own)
-            && learner.is(tenant, service, Some(name))
+    pub fn threshold(&self, operation: Operation, percentile: Percentile) -> Option<u64> {
+        if let Some(learner) = self.learners.get(&operation.own)
             && learner.windows.grown
         {
             return learner.windows.threshold(percentile);
         }
-        match self.learners.get(&other) {
-            Some(learner) if learner.is(tenant, service, None) => learner.windows.threshold(percentile),
-            _ => self.learners.get(&self.rest_key())?.windows.threshold(percentile),
+        match self.learners.get(&operation.other) {
+            Some(learner) => learner.windows.threshold(percentile),
+            None => self.learners.get(&self.rest_key())?.windows.threshold(percentile),
         }
     }
 
     /// Whether a unit of this duration is slow for its operation.
-    pub fn is_slow(&self, operation: OperationKey<'_>, percentile: Percentile, duration_ns: u64) -> bool {
+    pub fn is_slow(&self, operation: Operation, percentile: Percentile, duration_ns: u64) -> bool {
         let edge = Bucket::of(duration_ns).upper_edge();
         self.threshold(operation, percentile).is_some_and(|threshold| edge > threshold)
     }
@@ -236,18 +286,8 @@ impl Slow {
         known.collect()
     }
 
-    fn keys(&self, operation: OperationKey<'_>) -> (u64, u64) {
-        use std::hash::BuildHasher;
-        let OperationKey { tenant, service, name } = operation;
-        (
-            self.hash.hash_one((tenant, service, Some(name))),
-            self.hash.hash_one((tenant, service, None::<&str>)),
-        )
-    }
-
     /// Key of the one sketch for the services beyond the bound.
     fn rest_key(&self) -> u64 {
-        use std::hash::BuildHasher;
         self.hash.hash_one("the services beyond the bound")
     }
 
@@ -255,34 +295,58 @@ impl Slow {
         if is_operation { &self.operations } else { &self.services }
     }
 
-    /// Counts a duration in the sketch under `key`, made if there is room. None: no room, or the key is
-    /// another's. Else whether the sketch has a threshold of its own.
-    fn feed(&self, key: u64, other: u64, name: Name<'_>, window: u32, bucket: Bucket) -> Option<bool> {
-        let (tenant, service, operation) = name;
-        match self.learners.entry(key) {
-            Entry::Occupied(mut found) => {
-                let learner = found.get_mut();
-                if !learner.is(tenant, service, operation) {
-                    return None;
-                }
-                learner.windows.turn_to(window);
-                learner.windows.add(bucket);
-                Some(learner.windows.grown)
-            }
-            Entry::Vacant(vacant) => {
-                let counter = self.counter(operation.is_some());
-                let max = if operation.is_some() { OPERATIONS_MAX } else { SERVICES_MAX };
-                if name != REST && counter.load(Ordering::Relaxed) >= max {
-                    return None;
-                }
-                counter.fetch_add(1, Ordering::Relaxed);
-                let (service, name) = (Box::from(service), operation.map(Box::from));
-                let mut learner = Learner { tenant, service, name, other, windows: Windows::new(window) };
-                learner.windows.add(bucket);
-                vacant.insert(learner);
-                Some(false)
-            }
+    /// Whether one more operation, or one more service, may have a sketch of its own.
+    fn has_room(&self, is_operation: bool) -> bool {
+        let max = if is_operation { OPERATIONS_MAX } else { SERVICES_MAX };
+        self.counter(is_operation).load(Ordering::Relaxed) < max
+    }
+
+    /// Counts a duration in the sketch under `key`. If there is none, in the one that `learner` makes; it makes none
+    /// where there is no room. None: it did not. Else whether the sketch has a threshold of its own.
+    fn feed(
+        &self,
+        key: u64,
+        window: u32,
+        bucket: Bucket,
+        learner: impl FnOnce() -> Option<Learner>,
+    ) -> Option<bool> {
+        if let Some(mut learner) = self.learners.get_mut(&key) {
+            learner.windows.turn_to(window);
+            learner.windows.add(bucket);
+            return Some(learner.windows.grown);
         }
+        let mut learner = learner()?;
+        learner.windows.add(bucket);
+        self.counter(learner.name.is_some()).fetch_add(1, Ordering::Relaxed);
+        self.learners.insert(key, learner);
+        Some(false)
+    }
+}
+
+impl Learner {
+    fn of_operation(other: u64, window: u32) -> impl Fn(OperationName) -> Self {
+        move |OperationName { tenant, service, name }| Self {
+            tenant,
+            service,
+            name: Some(name),
+            other,
+            windows: Windows::new(window),
+        }
+    }
+
+    fn of_service(other: u64, window: u32) -> impl Fn(OperationName) -> Self {
+        move |OperationName { tenant, service, .. }| Self {
+            tenant,
+            service,
+            name: None,
+            other,
+            windows: Windows::new(window),
+        }
+    }
+
+    fn of_the_rest(other: u64, window: u32) -> Self {
+        let (tenant, service, _) = REST;
+        Self { tenant, service: service.into(), name: None, other, windows: Windows::new(window) }
     }
 }
 

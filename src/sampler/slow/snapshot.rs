@@ -1,7 +1,5 @@
 //! Everything learned, as plain values for the state file.
 
-use std::hash::BuildHasher;
-
 use super::windows::Windows;
 use super::{Bucket, Learner, Percentile, Sketch, Slow};
 use crate::trace::TenantId;
@@ -75,8 +73,12 @@ impl Slow {
                 continue;
             }
             let identity = (sketch.tenant, &*sketch.service, name);
-            let other = self.hash.hash_one((sketch.tenant, &*sketch.service, None::<&str>));
-            let key = if identity == super::REST { self.rest_key() } else { self.hash.hash_one(identity) };
+            let other = self.service(sketch.tenant, &sketch.service);
+            let key = match name {
+                Some(name) => self.operation_of(other, name).own,
+                None if identity == super::REST => self.rest_key(),
+                None => other,
+            };
             let learner = Learner {
                 tenant: sketch.tenant,
                 service: Box::from(&*sketch.service),

@@ -11,6 +11,10 @@ fn p95() -> Percentile {
     Percentile::from_thousandths(95_000).unwrap()
 }
 
+fn observe(slow: &Slow, key: OperationKey<'_>, duration_ns: u64, now_ms: u64) -> Learned {
+    slow.observe(slow.operation(key), &|| Some(key.into()), duration_ns, now_ms)
+}
+
 fn operation<'a>(service: &'a str, name: &'a str) -> OperationKey<'a> {
     OperationKey { tenant: TENANT, service, name }
 }
@@ -31,8 +35,8 @@ fn run(slow: &Slow, operation: OperationKey<'_>, count: u64, mut next: impl FnMu
         let now_ms = START_MS + unit * 480_000 / count;
         slow.publish(now_ms);
         let duration = next();
-        slow.observe(operation, duration, now_ms);
-        found += u64::from(slow.is_slow(operation, p95(), duration));
+        observe(slow, operation, duration, now_ms);
+        found += u64::from(slow.is_slow(slow.operation(operation), p95(), duration));
     }
     slow.publish(START_MS + 480_000 + PUBLISH_EVERY_MS);
     found
@@ -54,11 +58,11 @@ fn check(name: &str, mut next: impl FnMut() -> u64) {
         value
     });
     assert!(found <= 1_100, "{name}: {found} of 20000 slow");
-    let threshold = slow.threshold(operation, p95()).unwrap();
+    let threshold = slow.threshold(slow.operation(operation), p95()).unwrap();
     let expected = true_p95(seen);
     assert!((threshold as f64 / expected - 1.0).abs() <= 0.02, "{name}: {threshold} is not {expected}");
-    assert!(slow.is_slow(operation, p95(), threshold + 1 + threshold / 50));
-    assert!(!slow.is_slow(operation, p95(), threshold));
+    assert!(slow.is_slow(slow.operation(operation), p95(), threshold + 1 + threshold / 50));
+    assert!(!slow.is_slow(slow.operation(operation), p95(), threshold));
 }
 
 #[test]
@@ -92,7 +96,7 @@ fn an_operation_that_always_takes_the_same_time_has_no_slow_units() {
 fn below_two_hundred_observations_nothing_is_slow() {
     let slow = Slow::new(&[p95()]);
     run(&slow, operation("fresh", "hello"), 199, || millis(10.0));
-    assert!(!slow.is_slow(operation("fresh", "hello"), p95(), millis(30_000.0)));
+    assert!(!slow.is_slow(slow.operation(operation("fresh", "hello")), p95(), millis(30_000.0)));
 }
 
 #[test]
@@ -102,9 +106,13 @@ fn a_rare_operation_is_compared_with_the_others_of_its_service() {
     for name in ["a", "b", "c", "d"] {
         run(&slow, operation("shop", name), 120, || millis(100.0));
     }
-    assert!(slow.is_slow(operation("shop", "new"), p95(), millis(30_000.0)));
-    assert!(!slow.is_slow(operation("other shop", "new"), p95(), millis(30_000.0)));
-    assert!(!slow.is_slow(OperationKey { tenant: TenantId(1), ..operation("shop", "new") }, p95(), u64::MAX));
+    assert!(slow.is_slow(slow.operation(operation("shop", "new")), p95(), millis(30_000.0)));
+    assert!(!slow.is_slow(slow.operation(operation("other shop", "new")), p95(), millis(30_000.0)));
+    assert!(!slow.is_slow(
+        slow.operation(OperationKey { tenant: TenantId(1), ..operation("shop", "new") }),
+        p95(),
+        u64::MAX
+    ));
 }
 
 #[test]
@@ -113,9 +121,9 @@ fn only_operations_without_a_threshold_feed_the_others() {
     run(&slow, operation("shop", "big"), 1_000, || millis(10_000.0));
     let before = others(&slow, "shop");
     assert!((200..=230).contains(&before), "{before}");
-    slow.observe(operation("shop", "big"), 1, START_MS + 490_000);
+    observe(&slow, operation("shop", "big"), 1, START_MS + 490_000);
     assert_eq!(others(&slow, "shop"), before);
-    slow.observe(operation("shop", "small"), 1, START_MS + 490_000);
+    observe(&slow, operation("shop", "small"), 1, START_MS + 490_000);
     assert_eq!(others(&slow, "shop"), before + 1);
 }
 
@@ -128,25 +136,25 @@ fn others(slow: &Slow, service: &str) -> u64 {
 fn operations_and_services_beyond_their_bounds_share() {
     let slow = Slow::new(&[p95()]);
     for n in 0..OPERATIONS_MAX + 50 {
-        slow.observe(operation("shop", &format!("op {n}")), millis(5.0), START_MS);
+        observe(&slow, operation("shop", &format!("op {n}")), millis(5.0), START_MS);
     }
     let known = slow.known();
     assert_eq!(known.iter().filter(|known| known.name.is_some()).count(), OPERATIONS_MAX);
     assert_eq!(others(&slow, "shop"), OPERATIONS_MAX as u64 + 50);
     for n in 0..SERVICES_MAX + 300 {
-        slow.observe(operation(&format!("service {n}"), "op"), millis(5.0), START_MS);
+        observe(&slow, operation(&format!("service {n}"), "op"), millis(5.0), START_MS);
     }
     let services = slow.known().into_iter().filter(|known| known.name.is_none()).count();
     assert_eq!(services, SERVICES_MAX + 1);
     assert_eq!(others(&slow, REST.1), 301);
     slow.publish(START_MS + PUBLISH_EVERY_MS);
-    assert!(slow.is_slow(operation("service 1200", "op"), p95(), millis(50.0)));
+    assert!(slow.is_slow(slow.operation(operation("service 1200", "op")), p95(), millis(50.0)));
 }
 
 #[test]
 fn idle_operations_leave_after_two_windows() {
     let slow = Slow::new(&[p95()]);
-    slow.observe(operation("shop", "once"), millis(5.0), START_MS);
+    observe(&slow, operation("shop", "once"), millis(5.0), START_MS);
     slow.publish(START_MS + WINDOW_MS);
     assert_eq!(slow.known().len(), 2);
     slow.publish(START_MS + 2 * WINDOW_MS);
@@ -165,8 +173,8 @@ fn after_a_shift_at_most_a_twentieth_is_slow_again_after_two_windows() {
         slow.publish(now_ms);
         let shifted = unit >= 20_000;
         let duration = millis(if shifted { 500.0 } else { 50.0 } * (0.2 * normal(&mut rng)).exp());
-        slow.observe(operation, duration, now_ms);
-        late += u64::from(unit >= 40_000 && slow.is_slow(operation, p95(), duration));
+        observe(&slow, operation, duration, now_ms);
+        late += u64::from(unit >= 40_000 && slow.is_slow(slow.operation(operation), p95(), duration));
     }
     assert!(late <= 1_100, "{late} of 20000 slow");
 }
@@ -175,14 +183,14 @@ fn after_a_shift_at_most_a_twentieth_is_slow_again_after_two_windows() {
 fn a_corrected_observation_moves_in_both_sketches_that_learned_it() {
     let slow = Slow::new(&[p95()]);
     let mut learned: Vec<_> =
-        (0..250).map(|_| slow.observe(operation("shop", "cart"), millis(5.0), START_MS)).collect();
+        (0..250).map(|_| observe(&slow, operation("shop", "cart"), millis(5.0), START_MS)).collect();
     for learned in &mut learned[..20] {
         *learned = slow.correct(*learned, millis(800.0));
     }
     slow.publish(START_MS + PUBLISH_EVERY_MS);
-    let threshold = slow.threshold(operation("shop", "cart"), p95()).unwrap();
+    let threshold = slow.threshold(slow.operation(operation("shop", "cart")), p95()).unwrap();
     assert!(threshold >= millis(800.0), "{threshold}");
-    let other = slow.threshold(operation("shop", "new"), p95()).unwrap();
+    let other = slow.threshold(slow.operation(operation("shop", "new")), p95()).unwrap();
     assert_eq!(other, threshold);
     assert_eq!(slow.known().iter().map(|known| known.observations).sum::<u64>(), 500);
 }
@@ -192,7 +200,7 @@ fn a_snapshot_restores_thresholds_and_counts() {
     let slow = Slow::new(&[p95()]);
     let mut rng = StdRng::seed_from_u64(5);
     run(&slow, operation("shop", "cart"), 1_000, || millis(50.0 * normal(&mut rng).exp()));
-    slow.observe(operation("shop", "rare"), millis(1.0), START_MS + 490_000);
+    observe(&slow, operation("shop", "rare"), millis(1.0), START_MS + 490_000);
     let restored = Slow::new(&[p95()]);
     restored.restore(&slow.snapshot());
     let sorted = |slow: &Slow| {
@@ -202,8 +210,8 @@ fn a_snapshot_restores_thresholds_and_counts() {
     };
     assert_eq!(sorted(&restored), sorted(&slow));
     assert_eq!(
-        restored.threshold(operation("shop", "cart"), p95()),
-        slow.threshold(operation("shop", "cart"), p95())
+        restored.threshold(restored.operation(operation("shop", "cart")), p95()),
+        slow.threshold(slow.operation(operation("shop", "cart")), p95())
     );
     assert!(!restored.publish(START_MS + 490_001));
 }
@@ -217,8 +225,8 @@ fn other_percentiles_are_published_as_soon_as_they_are_asked_for() {
         millis(f64::from(value))
     });
     let p50 = Percentile::from_thousandths(50_000).unwrap();
-    assert_eq!(slow.threshold(operation("shop", "cart"), p50), None);
+    assert_eq!(slow.threshold(slow.operation(operation("shop", "cart")), p50), None);
     slow.set_percentiles(&[p95(), p50]);
-    let median = slow.threshold(operation("shop", "cart"), p50).unwrap();
+    let median = slow.threshold(slow.operation(operation("shop", "cart")), p50).unwrap();
     assert!((median as f64 / millis(500.0) as f64 - 1.0).abs() < 0.01, "{median}");
 }

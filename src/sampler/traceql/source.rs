@@ -23,13 +23,15 @@ pub(crate) struct OfUnit<'u> {
 
 impl Fields for OfUnit<'_> {
     fn any(&self, field: &Field, test: Wanted<'_>) -> bool {
-        match (field, &self.unit.root) {
-            (Field::RootName, Some(root)) => test(&Value::Text(root.span.name())),
-            (Field::RootService, Some(root)) => {
+        match field {
+            Field::RootName => {
+                self.unit.spans.root().is_some_and(|root| test(&Value::Text(root.span.name())))
+            }
+            Field::RootService => self.unit.spans.root().is_some_and(|root| {
                 let service = last(root.resource_spans.resource().attributes(), b"service.name");
                 service.is_some_and(|service| test(&service))
-            }
-            (Field::TraceDuration, _) => self.unit.trace_duration().is_some_and(|long| test(&duration(long))),
+            }),
+            Field::TraceDuration => self.unit.trace_duration().is_some_and(|long| test(&duration(long))),
             _ => false,
         }
     }

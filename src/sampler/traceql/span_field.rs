@@ -56,8 +56,8 @@ fn only_field(pipeline: Pipeline) -> Option<Field> {
 impl SpanField {
     /// Feeds what the unit's root has there; what is absent is a key like any other.
     pub(crate) fn feed(&self, unit: &Unit<'_>, hasher: &mut impl Hasher) {
-        if let Some(root) = &unit.root {
-            let table = SpanTable::of_one(*root);
+        if let Some(root) = unit.spans.root() {
+            let table = SpanTable::of_one(root);
             OfSpan { unit, table: &table, number: 0 }.any(&self.field, &mut |value| {
                 feed(value, hasher);
                 false

@@ -51,7 +51,6 @@ fn ask(policies: &Policies) {
     let unit = Unit {
         bits: Some(bits),
         randomness: Randomness::of_trace(TraceId([7; 16])),
-        root: spans.first().copied(),
         operation: None,
         duration: None,
         earliest_start: 1,

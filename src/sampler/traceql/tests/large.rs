@@ -65,8 +65,7 @@ fn a_large_trace_is_answered_in_bounded_time_whatever_its_shape() {
     let (shapes, step) = if IS_SHIPPED { (&shapes[..], 1) } else { (&shapes[..2], 2) };
     for (shape, body) in shapes {
         let spans = unit_spans(body);
-        let unit =
-            Unit { root: spans.first().copied(), earliest_start: 1, latest_end: 1_000_000, ..unread(&spans) };
+        let unit = Unit { earliest_start: 1, latest_end: 1_000_000, ..unread(&spans) };
         for condition in CONDITIONS.into_iter().step_by(step) {
             let policies = policies(condition);
             let begin = Instant::now();

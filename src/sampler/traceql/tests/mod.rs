@@ -492,6 +492,10 @@ fn a_parent_can_be_asked_for_its_attributes() {
 struct Partly<'a>(Vec<UnitSpan<'a>>);
 
 impl Spans for Partly<'_> {
+    fn root(&self) -> Option<UnitSpan<'_>> {
+        self.0.root()
+    }
+
     fn read(&self) -> ReadSpans<'_> {
         ReadSpans { spans: self.0[..self.0.len() - 1].to_vec(), complete: false }
     }
@@ -531,6 +535,10 @@ fn of_a_unit_that_is_not_read_whole_only_what_the_part_proves_is_true() {
 struct Three;
 
 impl Spans for Three {
+    fn root(&self) -> Option<UnitSpan<'_>> {
+        None
+    }
+
     fn read(&self) -> ReadSpans<'_> {
         panic!("read although there are too few")
     }
