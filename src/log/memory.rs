@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 /// The size that segments have unless a test says otherwise.
 pub const SEGMENT_BYTES: usize = 4 << 20;
 
-/// Retired segments whose memory is kept.
-const SPARES_MAX: usize = 4;
+/// Retired segments whose memory is kept: what a fast sender fills between two looks at what may retire.
+const SPARES_MAX: usize = 8;
 
 /// What one record costs beside its bytes: its place in the segment's list.
 const RECORD_COST: usize = size_of::<StoredRecord>();
@@ -187,6 +187,12 @@ impl Memory {
         if spare.len() < SPARES_MAX && memory.try_reclaim(self.segment_bytes) {
             spare.push(memory);
         }
+    }
+
+    /// Retired segments whose memory waits for the next one.
+    #[cfg(test)]
+    pub(crate) fn spares(&self) -> usize {
+        self.spare.lock().len()
     }
 
     /// Gives memory kept for later back to the system: the log grows no more.

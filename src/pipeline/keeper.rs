@@ -32,10 +32,11 @@ const JUDGE_EVERY: Duration = Duration::from_millis(20);
 const STATE_EVERY_MS: u64 = 10_000;
 /// The same while the disk is full, because a state frees it; and in a young life, because it may be a short one.
 const STATE_SOON_MS: u64 = 1_000;
+/// So many segments of input, 512 MiB, are worth a state sooner: when they are deleted while the system has them in
+/// memory, the next ones take their place there.
+const STATE_SOON_SEGMENTS: u32 = 128;
 /// Between two state files during recovery, in segments that retire.
 const STATE_EVERY_SEGMENTS: u64 = 16;
-/// The first at once: what was recovered need not be recovered again.
-pub(super) const STATE_FIRST_MS: u64 = 0;
 /// Between two looks at cursors and at the age of the outbox's segment.
 const TICK: Duration = Duration::from_secs(1);
 /// Between two looks for room during recovery.
@@ -70,6 +71,11 @@ pub(super) struct Judging {
     ordered: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
+
+/// When the last snapshot was taken, and what the input log had then. The first is due at once: what was recovered need
+/// not be recovered again.
+#[derive(Debug, Default)]
+pub(super) struct LastState(Option<(u64, u32)>);
 
 /// What the judge's thread works with.
 #[derive(Debug)]
@@ -133,7 +139,7 @@ fn died() -> anyhow::Error {
 
 impl JudgeLoop {
     fn run(self, orders: &Receiver<Order>) {
-        let mut state_due_ms = STATE_FIRST_MS;
+        let mut last_state = LastState::default();
         loop {
             let order = orders.recv_timeout(JUDGE_EVERY);
             if order.is_ok() {
@@ -156,13 +162,13 @@ impl JudgeLoop {
                     let _ = done.send(());
                 }
             }
-            self.turn(&mut state_due_ms);
+            self.turn(&mut last_state);
         }
     }
 
     /// One look at everything: what is due is judged, segments retire, thresholds are published, and a
     /// snapshot is taken when it is due.
-    pub(super) fn turn(&self, state_due_ms: &mut u64) {
+    pub(super) fn turn(&self, last_state: &mut LastState) {
         if self.disk_has_room() {
             self.judge.judge_due(|| {
                 self.relieve_if_overdrawn();
@@ -172,15 +178,24 @@ impl JudgeLoop {
         }
         self.engine.slow.publish(self.engine.clock.arrival_ms());
         self.judge.tallies.alert();
-        let now_ms = self.engine.clock.elapsed_ms();
-        // No life loses more than half of what it did, however soon it ends: lives that all end soon get on.
-        let age_ms = now_ms.clamp(STATE_SOON_MS, STATE_EVERY_MS);
-        let every_ms = if self.disk.refuses() { STATE_SOON_MS } else { age_ms };
-        *state_due_ms = now_ms.saturating_add(every_ms).min(*state_due_ms);
-        if now_ms >= *state_due_ms {
-            *state_due_ms = now_ms + every_ms;
+        if self.state_is_due(last_state) {
             self.snapshot();
         }
+    }
+
+    fn state_is_due(&self, last: &mut LastState) -> bool {
+        let (now_ms, segment) = (self.engine.clock.elapsed_ms(), self.engine.frontier().segment);
+        let is_due = last.0.is_none_or(|(last_ms, last_segment)| {
+            let has_grown = segment.saturating_sub(last_segment) >= STATE_SOON_SEGMENTS;
+            // No life loses more than half of what it did, however soon it ends: lives that all end soon get on.
+            let age_ms = last_ms.clamp(STATE_SOON_MS, STATE_EVERY_MS);
+            let every_ms = if self.disk.refuses() || has_grown { STATE_SOON_MS } else { age_ms };
+            now_ms >= last_ms.saturating_add(every_ms)
+        });
+        if is_due {
+            last.0 = Some((now_ms, segment));
+        }
+        is_due
     }
 
     /// Judges everything that waits.
@@ -228,22 +243,25 @@ impl JudgeLoop {
 
     /// Lets segments retire while memory is short, or while nothing in them can be asked for any more.
     pub(super) fn relieve(&self) {
-        while let Some(oldest) = self.engine.memory.oldest().filter(|_| self.engine.memory.len() > 1) {
-            let idle_ms = self.engine.clock.arrival_ms().saturating_sub(oldest.last_arrival_ms());
-            let outlived = idle_ms > self.hindsight_ms + self.engine.max_wait_ms.load(Relaxed);
-            if !outlived && self.budget.excess() == 0 {
-                return;
-            }
-            let unwritten = self.engine.frontier().segment <= oldest.number;
-            let early = self.engine.buffer.retirable_in_ms(oldest.number, self.engine.clock.now()) > 0;
+        while let Some((oldest, outlived)) = self.oldest_in_the_way() {
+            let unwritten = self.engine.frontier().segment <= oldest;
+            let early = self.engine.buffer.retirable_in_ms(oldest, self.engine.clock.now()) > 0;
             if unwritten || early {
                 return;
             }
-            self.retire(oldest.number);
+            self.retire(oldest);
             if outlived {
                 self.engine.memory.shrink();
             }
         }
+    }
+
+    /// The oldest segment, if it should go, and whether for its age. Nobody may hold it then: its memory is used again.
+    fn oldest_in_the_way(&self) -> Option<(u32, bool)> {
+        let oldest = self.engine.memory.oldest().filter(|_| self.engine.memory.len() > 1)?;
+        let idle_ms = self.engine.clock.arrival_ms().saturating_sub(oldest.last_arrival_ms());
+        let outlived = idle_ms > self.hindsight_ms + self.engine.max_wait_ms.load(Relaxed);
+        (outlived || self.budget.excess() > 0).then_some((oldest.number, outlived))
     }
 
     /// While a log is read again: what a former life held fits, unless it had more memory. Then there is
@@ -251,11 +269,11 @@ impl JudgeLoop {
     /// does not come to its end is not all in vain. False: recovery is to end.
     pub(super) fn relieve_at_start(&self, start: &Start, keep_loop: &KeepLoop) -> bool {
         while self.budget.is_overdrawn() && self.engine.memory.len() > 1 {
-            let Some(oldest) = self.engine.memory.oldest() else { break };
+            let Some(oldest) = self.engine.memory.oldest().map(|oldest| oldest.number) else { break };
             if !self.wait_for_room(start, keep_loop) {
                 return false;
             }
-            self.retire(oldest.number);
+            self.retire(oldest);
             if self.tallies.segments_retired.load(Relaxed).is_multiple_of(STATE_EVERY_SEGMENTS) {
                 self.keep_at_start(keep_loop);
             }

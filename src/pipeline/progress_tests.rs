@@ -1,4 +1,4 @@
-//! Lives and recoveries that are cut short: what they did is not done again from the beginning.
+//! What was done once is not done again: by lives and recoveries that are cut short, by a log that is full.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::{HandClock, Settings, Simulation};
 use crate::config::{self, Config};
 use crate::log::{SimDisk, segment};
 use crate::trace::TraceId;
-use crate::units::{ByteSize, MemoryLimit};
+use crate::units::{ByteSize, HumanDuration, MemoryLimit};
 
 const START_MS: u64 = 1_700_000_000_000;
 
@@ -38,6 +38,17 @@ fn trace(number: u128) -> TraceId {
 fn segments(disk: &SimDisk) -> Vec<u32> {
     let files = segment::numbers(&*disk.storage(), Path::new("data/input")).unwrap();
     files.into_iter().map(|(number, _)| number).collect()
+}
+
+/// A life with so much memory, ten seconds old: states are not due because it is young.
+fn full(mib: u64, disk: &SimDisk, now_ms: &Arc<AtomicU64>) -> Simulation {
+    now_ms.store(10_000, Relaxed);
+    let storage = disk.storage();
+    let settings = Settings { storage, clock: HandClock::new(START_MS, now_ms), ..Settings::default() };
+    let mut config = config("0%");
+    config.buffer.memory = MemoryLimit::Bytes(ByteSize::mib(mib));
+    config.buffer.after_root = HumanDuration(Duration::from_millis(100));
+    Simulation::build(&config, &settings).unwrap()
 }
 
 /// Each life receives thirty traces in three seconds and is killed. A drop leaves nothing but a state that is past it.
@@ -119,4 +130,40 @@ async fn a_recovery_that_is_ended_is_gone_on_with() {
     assert!(stats.balance.balances() && stats.balance.recovered < all, "{:?}", stats.balance);
     let (.., pending) = stats.exporters[0];
     assert_eq!(pending, all, "each span is in the outbox, and once");
+}
+
+/// Judged and written, it need not stay for ten seconds if it is much.
+#[tokio::test]
+async fn much_input_is_let_go_sooner() {
+    let (disk, now_ms) = (SimDisk::new(1), Arc::new(AtomicU64::new(0)));
+    let mut instance = full(4, &disk, &now_ms);
+    let mut files = Vec::new();
+    for number in 0..1_400 {
+        while instance.receive("", request(trace(number), 2_000).into()).await.is_err() {
+            instance.turn().unwrap(); // room is made for one that was refused
+        }
+        now_ms.fetch_add(6, Relaxed);
+        instance.turn().unwrap();
+        files.push(segments(&disk).len());
+    }
+    let most = files.iter().max().unwrap();
+    assert!((128..160).contains(most), "{most} files");
+}
+
+/// More than the log may hold goes through it: from then on it takes no new memory.
+#[tokio::test]
+async fn the_memory_of_segments_that_retire_is_used_again() {
+    let (disk, now_ms) = (SimDisk::new(1), Arc::new(AtomicU64::new(0)));
+    let mut instance = full(16, &disk, &now_ms);
+    let mut spares = Vec::new();
+    for number in 0..300 {
+        while instance.receive("", request(trace(number), 2_000).into()).await.is_err() {
+            instance.turn().unwrap(); // room is made for one that was refused
+        }
+        now_ms.fetch_add(20, Relaxed);
+        instance.turn().unwrap();
+        spares.push(instance.engine().memory.spares());
+    }
+    assert!(instance.engine().memory.low() > 1, "nothing has retired");
+    assert!(spares.iter().any(|spares| *spares > 0), "what has retired was given back");
 }

@@ -18,7 +18,7 @@ use super::Settings;
 use super::build::Core;
 use super::engine::Engine;
 use super::judge::Witness;
-use super::keeper::STATE_FIRST_MS;
+use super::keeper::LastState;
 use super::logs::Writers;
 use super::place::Place;
 use super::reload::Reloads;
@@ -40,7 +40,7 @@ pub struct Simulation {
     core: Core,
     telemetry: Telemetry,
     reloads: Arc<Reloads>,
-    state_due_ms: u64,
+    last_state: LastState,
     failure: watch::Receiver<Option<String>>,
     _place: Place,
 }
@@ -57,7 +57,7 @@ impl Simulation {
         let reloads = Arc::new(Reloads::new(config.clone().into(), core.engine.clock.arrival_ms()));
         telemetry.register(reloads.clone());
         core.engine.clock.start();
-        Ok(Self { core, telemetry, reloads, state_due_ms: STATE_FIRST_MS, failure, _place: place })
+        Ok(Self { core, telemetry, reloads, last_state: LastState::default(), failure, _place: place })
     }
 
     /// Tells somebody of every verdict by which nothing leaves.
@@ -108,7 +108,7 @@ impl Simulation {
     /// One look of the judge's thread: what is due is judged, segments retire, a snapshot is taken when a
     /// state is due. Verdicts wait to be written.
     pub fn judge(&mut self) {
-        self.core.judge_loop.turn(&mut self.state_due_ms);
+        self.core.judge_loop.turn(&mut self.last_state);
     }
 
     /// One look of the keeper's thread: the newest snapshot is made durable, and what it makes dispensable is
