@@ -316,12 +316,13 @@ impl JudgeLoop {
 
     fn state_now(&self) -> Snapshot {
         let covered = self.outbox.log().appended();
-        self.engine.buffer.forget(self.engine.clock.arrival_ms(), self.engine.low_water());
+        let low_water = self.engine.low_water();
+        self.engine.buffer.forget(self.engine.clock.arrival_ms(), low_water);
         if let Some(red) = &self.engine.red {
             red.tidy(self.engine.clock.arrival_ms());
         }
         let highest = Highest { input: self.input_highest, outbox: self.outbox.log().highest() };
-        Snapshot::take(&self.engine, covered, highest, &self.outbox.known())
+        Snapshot::take(&self.engine, covered, low_water, highest, &self.outbox.known())
     }
 }
 
@@ -367,7 +368,9 @@ impl Keeping {
     pub(super) fn finish(self, engine: &Engine) -> anyhow::Result<()> {
         let covered = self.outbox.log().appended();
         let highest = Highest { input: self.input_highest, outbox: self.outbox.log().highest() };
-        let _ = self.snapshots.send(Snapshot::take(engine, covered, highest, &self.outbox.known()));
+        let low_water = engine.low_water();
+        let _ =
+            self.snapshots.send(Snapshot::take(engine, covered, low_water, highest, &self.outbox.known()));
         drop(self.snapshots);
         self.thread.join().map_err(|_| anyhow!("the keeper has died"))
     }

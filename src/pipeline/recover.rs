@@ -344,7 +344,8 @@ mod tests {
         let behind = Position::new(1, 10_000);
         assert_eq!(read(&engine, &one_request(TraceId([1; 16])), behind).spans, 0);
         engine.replayed(FIRST);
-        let state = Snapshot::take(&engine, Position::default(), Highest::default(), &Known::default());
+        let (covered, low_water) = (Position::default(), engine.low_water());
+        let state = Snapshot::take(&engine, covered, low_water, Highest::default(), &Known::default());
         assert_eq!(state.low_water, Position::new(FIRST, 0));
     }
 }

@@ -82,9 +82,15 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
-    /// `outbox_covered` was read before this is called, `outbox` with it.
-    pub(super) fn take(engine: &Engine, outbox_covered: Position, highest: Highest, outbox: &Known) -> Self {
-        let (low_water, frontier) = (engine.low_water(), engine.frontier());
+    /// `outbox_covered` was read before this is called, `outbox` with it; then `low_water`.
+    pub(super) fn take(
+        engine: &Engine,
+        outbox_covered: Position,
+        low_water: Position,
+        highest: Highest,
+        outbox: &Known,
+    ) -> Self {
+        let frontier = engine.frontier();
         let mut writer = StateWriter::default();
         engine.buffer.kept(|trace| writer.push(engine, &trace));
         let learned = engine.slow.snapshot();
