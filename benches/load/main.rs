@@ -47,6 +47,7 @@ const FLOOD: Budget = Budget {
 /// Small enough that 150,000 spans a second fill it within the phase, with the default waits.
 const FULL: Budget =
     Budget { after_root: Duration::from_secs(10), max_wait: Duration::from_secs(15), ..FLOOD };
+/// Small enough that small requests and small traces fill it.
 const SMALL: Budget = Budget { memory: 1_024 * MIB, ..FLOOD };
 /// What the input log costs, and what it costs to wait for the disk.
 const NO_LOG: Budget = Budget { data: "input: memory", ..FLOOD };
@@ -68,7 +69,7 @@ fn phases() -> [Phase; 9] {
         Phase { name: "no-log-512", load: load(512, 0, 15), budget: NO_LOG },
         Phase { name: "always-512", load: load(512, 0, 15), budget: SYNCED },
         Phase { name: "ten-512", load: load(512, 0, 15), budget: POLICIES },
-        Phase { name: "closed-20", load: load(20, 0, 15), budget: FLOOD },
+        Phase { name: "closed-20", load: load(20, 0, 25), budget: SMALL },
         Phase { name: "paced-40k", load: load(512, 40_000, 20), budget: FULL },
         Phase { name: "always-40k", load: load(512, 40_000, 20), budget: SYNCED_FULL },
         Phase { name: "paced-150k", load: load(512, 150_000, 40), budget: FULL },

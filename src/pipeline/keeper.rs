@@ -25,6 +25,7 @@ use super::state::{Highest, Snapshot};
 use crate::config::WhenFull;
 use crate::exporter::outbox::Outbox;
 use crate::log::Storage;
+use crate::log::memory::SEGMENT_BYTES;
 
 /// Between two looks at what is due.
 const JUDGE_EVERY: Duration = Duration::from_millis(20);
@@ -34,7 +35,9 @@ const STATE_EVERY_MS: u64 = 10_000;
 const STATE_SOON_MS: u64 = 1_000;
 /// So many segments of input, 512 MiB, are worth a state sooner: when they are deleted while the system has them in
 /// memory, the next ones take their place there.
-const STATE_SOON_SEGMENTS: u32 = 128;
+const STATE_SOON_SEGMENTS: u64 = 128;
+/// But a state is no more than so small a part of what came since the last.
+const STATE_SHARE: u64 = 32;
 /// Between two state files during recovery, in segments that retire.
 const STATE_EVERY_SEGMENTS: u64 = 16;
 /// Between two looks at cursors and at the age of the outbox's segment.
@@ -186,7 +189,7 @@ impl JudgeLoop {
     fn state_is_due(&self, last: &mut LastState) -> bool {
         let (now_ms, segment) = (self.engine.clock.elapsed_ms(), self.engine.frontier().segment);
         let is_due = last.0.is_none_or(|(last_ms, last_segment)| {
-            let has_grown = segment.saturating_sub(last_segment) >= STATE_SOON_SEGMENTS;
+            let has_grown = u64::from(segment.saturating_sub(last_segment)) >= self.segments_worth_a_state();
             // No life loses more than half of what it did, however soon it ends: lives that all end soon get on.
             let age_ms = last_ms.clamp(STATE_SOON_MS, STATE_EVERY_MS);
             let every_ms = if self.disk.refuses() || has_grown { STATE_SOON_MS } else { age_ms };
@@ -196,6 +199,11 @@ impl JudgeLoop {
             last.0 = Some((now_ms, segment));
         }
         is_due
+    }
+
+    fn segments_worth_a_state(&self) -> u64 {
+        let state_bytes = self.tallies.state_bytes.load(Relaxed);
+        (STATE_SHARE * state_bytes / SEGMENT_BYTES as u64).max(STATE_SOON_SEGMENTS)
     }
 
     /// Judges everything that waits.
