@@ -19,8 +19,8 @@ pub(super) struct Attributes {
     pub(super) promoted: Vec<Column>,
     /// By the number of the key.
     known: Vec<Known>,
-    /// The present owner's keys, each with the place of its last attribute.
-    winners: Vec<(u32, u32)>,
+    /// The present owner's keys.
+    winners: Vec<Winner>,
     scratch: Vec<u8>,
 }
 
@@ -54,9 +54,17 @@ struct Known {
     promotion: Option<Promotion>,
 }
 
+/// A key and the place of its last attribute.
+#[derive(Clone, Copy, Debug)]
+struct Winner {
+    key: u32,
+    at: u32,
+    promotion: Option<Promotion>,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Promotion {
-    column: usize,
+    column: u8,
     /// Under the present name, not an older one.
     own: bool,
 }
@@ -91,17 +99,17 @@ impl Attributes {
     pub(super) fn add(&mut self, attributes: &[Attribute<'_>]) -> u64 {
         let owner = self.ends.len();
         let named = self.elect(owner as u32, attributes);
-        for n in 0..self.winners.len() {
-            let (key, at) = self.winners[n];
+        let winners = std::mem::take(&mut self.winners);
+        for &Winner { key, at, promotion } in &winners {
             let attribute = attributes[at as usize];
             let value = Value::read(attribute.value);
-            let promotion = self.known[key as usize].promotion;
             if !promotion.is_some_and(|promotion| self.promote(owner, promotion, named, value)) {
                 self.enter(key, attribute.key, value);
             }
         }
         self.ends.push(self.keys.values.len() as u32);
         self.kinds.ends.push(self.kinds.keys.values.len() as u32);
+        self.winners = winners;
         (attributes.len() - self.winners.len()) as u64
     }
 
@@ -114,12 +122,12 @@ impl Attributes {
             previous = Some(key);
             let known = &mut self.known[key as usize];
             if known.owner == owner {
-                self.winners[known.slot as usize].1 = at as u32;
+                self.winners[known.slot as usize].at = at as u32;
                 continue;
             }
             known.owner = owner;
             known.slot = self.winners.len() as u32;
-            self.winners.push((key, at as u32));
+            self.winners.push(Winner { key, at: at as u32, promotion: known.promotion });
             match known.promotion {
                 Some(Promotion { column, own: true }) => named.own |= 1 << column,
                 Some(Promotion { column, own: false }) => named.old |= 1 << column,
@@ -153,7 +161,7 @@ impl Attributes {
         if !own && named.own & 1 << column != 0 {
             return false;
         }
-        let fits = self.promoted[column].set(owner, value, &mut self.scratch);
+        let fits = self.promoted[usize::from(column)].set(owner, value, &mut self.scratch);
         own && fits && named.old & 1 << column == 0
     }
 
@@ -246,6 +254,6 @@ fn promotion(table: &[Promoted], key: &[u8]) -> Option<Promotion> {
     table.iter().enumerate().find_map(|(column, promoted)| {
         let own = promoted.name.as_bytes() == key;
         let old = promoted.old_names.iter().any(|name| name.as_bytes() == key);
-        (own || old).then_some(Promotion { column, own })
+        (own || old).then_some(Promotion { column: column as u8, own })
     })
 }

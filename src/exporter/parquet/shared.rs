@@ -1,8 +1,9 @@
 //! What many rows share, held once: resources, scopes and what pieces say of all their spans.
 
-use std::collections::HashMap;
+use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState;
+use hashbrown::HashTable;
 
 use super::attributes::{Attributes, Column};
 use super::schema;
@@ -49,31 +50,53 @@ pub(super) struct Pieces {
     pub(super) decided: Vec<i64>,
 }
 
-/// Messages seen so far, numbered.
+/// Messages seen so far, each with its schema URL, numbered.
 #[derive(Debug, Default)]
 struct Known {
-    numbers: HashMap<Vec<u8>, u32, RandomState>,
-    key: Vec<u8>,
+    numbers: HashTable<u32>,
+    /// One after the other.
+    bytes: Vec<u8>,
+    ends: Vec<Ends>,
+    hasher: RandomState,
+}
+
+/// Where a message ends, and the schema URL after it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ends {
+    message: usize,
+    schema_url: usize,
 }
 
 impl Known {
     pub(super) fn clear(&mut self) {
         self.numbers.clear();
+        self.bytes.clear();
+        self.ends.clear();
     }
 
     /// The number of these two together, and whether they are new.
     fn number(&mut self, message: &[u8], schema_url: &[u8]) -> (u32, bool) {
-        self.key.clear();
-        self.key.extend_from_slice(&(message.len() as u64).to_le_bytes());
-        self.key.extend_from_slice(message);
-        self.key.extend_from_slice(schema_url);
-        if let Some(&number) = self.numbers.get(&self.key) {
+        let hash = self.hasher.hash_one((message, schema_url));
+        let same = |&number: &u32| stored(&self.bytes, &self.ends, number) == (message, schema_url);
+        if let Some(&number) = self.numbers.find(hash, same) {
             return (number, false);
         }
-        let number = self.numbers.len() as u32;
-        self.numbers.insert(self.key.clone(), number);
+        let number = self.ends.len() as u32;
+        self.bytes.extend_from_slice(message);
+        let message = self.bytes.len();
+        self.bytes.extend_from_slice(schema_url);
+        self.ends.push(Ends { message, schema_url: self.bytes.len() });
+        let (bytes, ends, hasher) = (&self.bytes, &self.ends, &self.hasher);
+        self.numbers.insert_unique(hash, number, |&other| hasher.hash_one(stored(bytes, ends, other)));
         (number, true)
     }
+}
+
+fn stored<'a>(bytes: &'a [u8], ends: &[Ends], number: u32) -> (&'a [u8], &'a [u8]) {
+    let number = number as usize;
+    let start = number.checked_sub(1).map_or(0, |before| ends[before].schema_url);
+    let Ends { message, schema_url } = ends[number];
+    (&bytes[start..message], &bytes[message..schema_url])
 }
 
 impl Resources {

@@ -102,7 +102,7 @@ impl<'a> Value<'a> {
                 Kind::Int
             }
             Self::Double(value) => {
-                put(scratch, format_args!("{value:?}"));
+                double(value, scratch);
                 Kind::Double
             }
             Self::Bytes(value) => {
@@ -165,13 +165,23 @@ fn integer(value: i64, out: &mut Vec<u8>) {
     out.extend_from_slice(&digits[at..]);
 }
 
+/// As `{:?}` has it. Where that writes no exponent serde_json writes the same, several times as fast.
+#[inline]
+fn double(value: f64, out: &mut Vec<u8>) {
+    if (1e-4..1e16).contains(&value.abs()) {
+        serde_json::to_writer(out, &value).expect("a finite number is JSON and memory takes it");
+    } else {
+        put(out, format_args!("{value:?}"));
+    }
+}
+
 fn json(value: Value<'_>, out: &mut Vec<u8>) {
     match value {
         Value::Empty | Value::Bytes(_) => out.extend_from_slice(b"null"),
         Value::String(text) => quoted(text, out),
         Value::Bool(value) => put(out, format_args!("{value}")),
         Value::Int(value) => integer(value, out),
-        Value::Double(value) => put(out, format_args!("{value:?}")),
+        Value::Double(value) => double(value, out),
         Value::Array(message) => list(out, b"[]", elements(message), json),
         Value::Pairs(message) => list(out, b"{}", pairs(message), |pair, out| {
             quoted(pair.key, out);
@@ -207,7 +217,7 @@ fn otlp_double(value: f64, out: &mut Vec<u8>) {
     } else if value.is_infinite() {
         out.extend_from_slice(if value > 0.0 { b"\"Infinity\"" } else { b"\"-Infinity\"" });
     } else {
-        put(out, format_args!("{value:?}"));
+        double(value, out);
     }
 }
 
@@ -256,6 +266,7 @@ fn put(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
 mod tests {
     use super::*;
     use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue, KeyValueList, any_value};
+    use proptest::prelude::{prop_assert_eq, proptest};
     use prost::Message;
 
     fn any(value: any_value::Value) -> AnyValue {
@@ -279,6 +290,17 @@ mod tests {
         assert_eq!(written(DoubleValue(f64::NEG_INFINITY)), ("-inf".into(), Some("d")));
         assert_eq!(written(BoolValue(true)), ("true".into(), Some("b")));
         assert_eq!(written(BytesValue(vec![0xff])), ("/w==".into(), Some("bytes")));
+    }
+
+    proptest! {
+        #[test]
+        fn doubles_are_written_as_rust_shows_them(bits: u64, digits in -99_999_999i64..99_999_999, scale in 0..12) {
+            for value in [f64::from_bits(bits), digits as f64, digits as f64 / 10f64.powi(scale)] {
+                let mut text = Vec::new();
+                double(value, &mut text);
+                prop_assert_eq!(String::from_utf8(text).unwrap(), format!("{value:?}"));
+            }
+        }
     }
 
     #[test]

@@ -34,6 +34,22 @@ impl<'a> Iterator for Fields<'a> {
 
     #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
+        // Most fields are short bytes under a small number: their tag and their length are one byte each.
+        if let [tag, len, rest @ ..] = self.0
+            && tag & 0x87 == 2
+            && *len < 0x80
+            && let Some((bytes, rest)) = rest.split_at_checked(usize::from(*len))
+        {
+            self.0 = rest;
+            return Some((u64::from(tag >> 3), Field::Bytes(bytes)));
+        }
+        self.any()
+    }
+}
+
+impl<'a> Fields<'a> {
+    #[inline(never)]
+    fn any(&mut self) -> Option<(u64, Field<'a>)> {
         let tag = self.varint()?;
         let field = match tag & 7 {
             0 => Field::Number(self.varint()?),
@@ -48,9 +64,7 @@ impl<'a> Iterator for Fields<'a> {
         };
         Some((tag >> 3, field))
     }
-}
 
-impl<'a> Fields<'a> {
     #[inline(always)]
     fn varint(&mut self) -> Option<u64> {
         let (&first, rest) = self.0.split_first()?;
