@@ -18,7 +18,7 @@ use parquet::file::statistics::Statistics;
 use parquet::file::writer::{SerializedPageWriter, SerializedRowGroupWriter, TrackedWrite};
 use parquet::schema::types::ColumnDescPtr;
 
-use super::dictionary::Dictionary;
+use super::dictionary::{Dictionary, text};
 use super::{delta, hybrid};
 
 /// Bytes of text that a page of joined values is cut near.
@@ -32,6 +32,20 @@ pub(super) const ZSTD_LEVEL: i32 = 1;
 pub(super) struct Levels {
     pub(super) repetition: Vec<u8>,
     pub(super) definition: Vec<u8>,
+}
+
+impl Levels {
+    /// The same at so many places.
+    pub(super) fn fill(&mut self, places: usize, repetition: u8, definition: u8) {
+        self.truncate(0);
+        self.repetition.resize(places, repetition);
+        self.definition.resize(places, definition);
+    }
+
+    pub(super) fn truncate(&mut self, places: usize) {
+        self.repetition.truncate(places);
+        self.definition.truncate(places);
+    }
 }
 
 /// The values that are not null.
@@ -99,6 +113,14 @@ impl ChunkWriter {
         column: &ColumnDescPtr,
         chunk: Chunk<'_>,
     ) -> Result<()> {
+        let repaired;
+        let mut chunk = chunk;
+        if let Values::Joined { bytes, starts } = chunk.values
+            && !are_text(bytes, starts)
+        {
+            repaired = repair(bytes, starts);
+            chunk.values = Values::Joined { bytes: &repaired.0, starts: &repaired.1 };
+        }
         let mut out = TrackedWrite::new(Vec::new());
         let mut pages = SerializedPageWriter::new(&mut out);
         let mut totals = Totals::default();
@@ -167,7 +189,7 @@ impl ChunkWriter {
             Values::Joined { bytes, starts } => {
                 let start = starts.get(span.values.start).map_or(bytes.len(), |&start| start as usize);
                 let end = starts.get(span.values.end).map_or(bytes.len(), |&end| end as usize);
-                delta::encode_lengths(&starts[span.values.clone()], end, &mut self.raw);
+                delta::encode_lengths(&starts[span.values.clone()], end as u32, &mut self.raw);
                 self.raw.extend_from_slice(&bytes[start..end]);
                 Encoding::DELTA_LENGTH_BYTE_ARRAY
             }
@@ -182,6 +204,23 @@ impl ChunkWriter {
         };
         Ok(CompressedPage::new(page, self.raw.len()))
     }
+}
+
+/// Whether each of the joined values is UTF-8: then they are together, and none begins within a character.
+fn are_text(bytes: &[u8], starts: &[u32]) -> bool {
+    let Ok(text) = simdutf8::basic::from_utf8(bytes) else { return false };
+    starts.iter().all(|&start| text.is_char_boundary(start as usize))
+}
+
+/// The same values with replacement characters where they are not UTF-8, and where each begins.
+fn repair(bytes: &[u8], starts: &[u32]) -> (Vec<u8>, Vec<u32>) {
+    let (mut repaired, mut places) = (Vec::with_capacity(bytes.len()), Vec::with_capacity(starts.len()));
+    for (n, &start) in starts.iter().enumerate() {
+        let end = starts.get(n + 1).map_or(bytes.len(), |&next| next as usize);
+        places.push(repaired.len() as u32);
+        repaired.extend_from_slice(text(&bytes[start as usize..end]).as_bytes());
+    }
+    (repaired, places)
 }
 
 /// By way of memory that is used again: a page's bound is many times the page.

@@ -152,45 +152,95 @@ impl<'a, 'w, W: Write + Send> Columns<'a, 'w, W> {
     fn text(&mut self, texts: &Texts, owner_of_row: Option<&[u32]>, extras: Extras) -> Result<()> {
         let optional = self.column()?.max_def_level() > 0;
         self.clear();
-        let stored = |owner: usize| texts.values.get(owner).copied().unwrap_or(NULL);
-        for row in 0..self.rows {
-            let value = stored(owner_of_row.map_or(row, |owners| owners[row] as usize));
-            if optional {
-                self.levels.definition.push(u8::from(value != NULL));
+        match owner_of_row {
+            None if !optional => return self.chunk(texts, Some(&texts.values), extras),
+            None => {
+                self.present.extend_from_slice(&texts.values);
+                self.present.resize(self.rows, NULL);
             }
-            if value != NULL {
-                self.present.push(value);
+            Some(owners) => {
+                let stored = |&owner: &u32| texts.values.get(owner as usize).copied().unwrap_or(NULL);
+                self.present.extend(owners.iter().map(stored));
             }
         }
-        self.chunk(texts, extras)
+        if optional {
+            self.levels.definition.extend(self.present.iter().map(|&value| u8::from(value != NULL)));
+            self.present.retain(|&value| value != NULL);
+        }
+        self.chunk(texts, None, extras)
     }
 
     /// One map a row, of the row itself or of its owner.
     fn map(&mut self, attributes: &Attributes, owner_of_row: Option<&[u32]>) -> Result<()> {
         let kinds = &attributes.kinds;
-        self.entries(&attributes.ends, &attributes.keys, owner_of_row)?;
-        self.entries(&attributes.ends, &attributes.values, owner_of_row)?;
-        self.entries(&kinds.ends, &kinds.keys, owner_of_row)?;
-        self.entries(&kinds.ends, &kinds.values, owner_of_row)
+        self.entries(&attributes.ends, [&attributes.keys, &attributes.values], owner_of_row)?;
+        self.entries(&kinds.ends, [&kinds.keys, &kinds.values], owner_of_row)
     }
 
-    fn entries(&mut self, ends: &[u32], texts: &Texts, owner_of_row: Option<&[u32]>) -> Result<()> {
-        self.clear();
+    /// Columns of the entries of one list a row.
+    fn entries<const N: usize>(
+        &mut self,
+        ends: &[u32],
+        columns: [&Texts; N],
+        owner_of_row: Option<&[u32]>,
+    ) -> Result<()> {
+        let of_row = |row: usize| between(ends, owner_of_row.map_or(row, |owners| owners[row] as usize));
+        let rows = 0..self.rows;
+        let entries = match owner_of_row {
+            None => between(ends, self.rows.saturating_sub(1)).end,
+            Some(_) => rows.clone().map(|row| of_row(row).len()).sum(),
+        };
         let full = self.full()?;
-        for row in 0..self.rows {
-            let entries = between(ends, owner_of_row.map_or(row, |owners| owners[row] as usize));
-            self.list(
-                Repetition { first: 0, further: 1 },
-                Definition { empty: 0, full },
-                &texts.values[entries],
-            );
+        self.levels.fill(self.rows + entries, 1, full);
+        let Levels { repetition, definition } = &mut self.levels;
+        let mut at = 0;
+        for row in rows.clone() {
+            let len = of_row(row).len();
+            repetition[at] = 0;
+            if len == 0 {
+                definition[at] = 0;
+            }
+            at += len.max(1);
         }
-        self.chunk(texts, Extras::None)
+        self.levels.truncate(at);
+        for texts in columns {
+            match owner_of_row {
+                None => self.listed(texts, full, Some(&texts.values))?,
+                Some(_) => {
+                    self.present.clear();
+                    rows.clone().for_each(|row| self.present.extend_from_slice(&texts.values[of_row(row)]));
+                    self.listed(texts, full, None)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a column of lists of which the levels stand. `full`: the level that those have for a value.
+    fn listed(&mut self, texts: &Texts, full: u8, stored: Option<&[u32]>) -> Result<()> {
+        let of_value = self.full()?;
+        for level in self.levels.definition.iter_mut().filter(|level| **level == full) {
+            *level = of_value;
+        }
+        let values = stored.unwrap_or(&self.present);
+        if !values.contains(&NULL) {
+            return self.chunk(texts, stored, Extras::None);
+        }
+        let places = self.levels.definition.iter_mut().filter(|level| **level == of_value);
+        for (level, &value) in places.zip(values) {
+            *level -= u8::from(value == NULL);
+        }
+        if let Some(stored) = stored {
+            self.present.clear();
+            self.present.extend_from_slice(stored);
+        }
+        self.present.retain(|&value| value != NULL);
+        self.chunk(texts, None, Extras::None)
     }
 
     /// One text an element of each row's list.
     fn listed_text(&mut self, row_ends: &[u32], texts: &Texts) -> Result<()> {
-        self.entries(row_ends, texts, None)
+        self.entries(row_ends, [texts], None)
     }
 
     /// One number an element of each row's list.
@@ -211,54 +261,42 @@ impl<'a, 'w, W: Write + Send> Columns<'a, 'w, W> {
     /// One map an element of each row's list.
     fn listed_map(&mut self, row_ends: &[u32], attributes: &Attributes) -> Result<()> {
         let kinds = &attributes.kinds;
-        self.listed_entries(row_ends, &attributes.ends, &attributes.keys)?;
-        self.listed_entries(row_ends, &attributes.ends, &attributes.values)?;
-        self.listed_entries(row_ends, &kinds.ends, &kinds.keys)?;
-        self.listed_entries(row_ends, &kinds.ends, &kinds.values)
+        self.listed_entries(row_ends, &attributes.ends, [&attributes.keys, &attributes.values])?;
+        self.listed_entries(row_ends, &kinds.ends, [&kinds.keys, &kinds.values])
     }
 
-    fn listed_entries(&mut self, row_ends: &[u32], ends: &[u32], texts: &Texts) -> Result<()> {
-        self.clear();
+    fn listed_entries(&mut self, row_ends: &[u32], ends: &[u32], columns: [&Texts; 2]) -> Result<()> {
         let full = self.full()?;
+        self.levels.fill(self.rows + ends.len() + columns[0].values.len(), 2, full);
+        let Levels { repetition, definition } = &mut self.levels;
+        let mut at = 0;
         for row in 0..self.rows {
             let elements = between(row_ends, row);
+            repetition[at] = 0;
             if elements.is_empty() {
-                self.levels.repetition.push(0);
-                self.levels.definition.push(0);
+                definition[at] = 0;
+                at += 1;
             }
             for element in elements.clone() {
-                let repetition = Repetition { first: u8::from(element > elements.start), further: 2 };
-                self.list(repetition, Definition { empty: 1, full }, &texts.values[between(ends, element)]);
+                let len = between(ends, element).len();
+                repetition[at] = u8::from(element > elements.start);
+                if len == 0 {
+                    definition[at] = 1;
+                }
+                at += len.max(1);
             }
         }
-        self.chunk(texts, Extras::None)
+        self.levels.truncate(at);
+        columns.into_iter().try_for_each(|texts| self.listed(texts, full, Some(&texts.values)))
     }
 
-    /// Levels and values of one list.
-    #[inline]
-    fn list(&mut self, at: Repetition, of: Definition, values: &[u32]) {
-        let Levels { repetition, definition } = &mut self.levels;
-        repetition.push(at.first);
-        if values.is_empty() {
-            definition.push(of.empty);
-            return;
-        }
-        repetition.resize(repetition.len() + values.len() - 1, at.further);
-        if values.contains(&NULL) {
-            definition.extend(values.iter().map(|&value| of.full - u8::from(value == NULL)));
-            self.present.extend(values.iter().filter(|&&value| value != NULL));
-        } else {
-            definition.resize(definition.len() + values.len(), of.full);
-            self.present.extend_from_slice(values);
-        }
-    }
-
-    /// Writes what was gathered of a column of text.
-    fn chunk(&mut self, texts: &Texts, extras: Extras) -> Result<()> {
+    /// Writes a column of text: what was gathered of it, or all that is stored, if that is given.
+    fn chunk(&mut self, texts: &Texts, stored: Option<&[u32]>, extras: Extras) -> Result<()> {
         let column = self.take_column()?;
+        let stored = stored.unwrap_or(&self.present);
         let values = match &texts.store {
-            Store::Numbered(dictionary) => Values::Numbered { dictionary, numbers: &self.present },
-            Store::Joined(bytes) => Values::Joined { bytes, starts: &self.present },
+            Store::Numbered(dictionary) => Values::Numbered { dictionary, numbers: stored },
+            Store::Joined(bytes) => Values::Joined { bytes, starts: stored },
         };
         let chunk = Chunk { rows: self.rows, levels: &self.levels, values, extras };
         self.chunks.write(&mut self.group, &column, chunk)
@@ -278,8 +316,7 @@ impl<'a, 'w, W: Write + Send> Columns<'a, 'w, W> {
     }
 
     fn clear(&mut self) {
-        self.levels.repetition.clear();
-        self.levels.definition.clear();
+        self.levels.truncate(0);
         self.present.clear();
     }
 
@@ -297,20 +334,6 @@ impl<'a, 'w, W: Write + Send> Columns<'a, 'w, W> {
     fn full(&self) -> Result<u8> {
         Ok(self.column()?.max_def_level() as u8)
     }
-}
-
-/// Levels at which the entries of a list repeat.
-#[derive(Clone, Copy)]
-struct Repetition {
-    first: u8,
-    further: u8,
-}
-
-/// Levels up to which a list's place, and a value in it, are defined. A null is one below full.
-#[derive(Clone, Copy)]
-struct Definition {
-    empty: u8,
-    full: u8,
 }
 
 fn no_column() -> ParquetError {

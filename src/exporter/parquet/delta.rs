@@ -1,32 +1,36 @@
-//! Parquet's DELTA_BINARY_PACKED encoding, for the lengths of DELTA_LENGTH_BYTE_ARRAY.
+//! Parquet's DELTA_BINARY_PACKED encoding, of numbers and of the lengths of DELTA_LENGTH_BYTE_ARRAY.
 //!
 //! <https://parquet.apache.org/docs/file-format/data-pages/encodings/#DELTAENC>
 
-use super::hybrid::{pack, varint, width};
+use super::hybrid::{pack, varint};
 
 const BLOCK: usize = 128;
 const MINI_BLOCK: usize = 32;
 
 /// Appends the lengths of values that begin at `starts`, one after the other, the last ending at `end`.
-pub(super) fn encode_lengths(starts: &[u32], end: usize, out: &mut Vec<u8>) {
-    let length = |n: usize| {
-        let next = starts.get(n + 1).map_or(end, |&next| next as usize);
-        next as i64 - i64::from(starts[n])
-    };
+pub(super) fn encode_lengths(starts: &[u32], end: u32, out: &mut Vec<u8>) {
+    let ends = starts.iter().skip(1).chain([&end]);
+    let lengths = starts.iter().zip(ends).map(|(&start, &end)| i64::from(end) - i64::from(start));
+    encode(starts.len(), lengths, out);
+}
+
+/// Appends `count` numbers.
+fn encode(count: usize, mut values: impl Iterator<Item = i64>, out: &mut Vec<u8>) {
     varint(BLOCK as u64, out);
     varint((BLOCK / MINI_BLOCK) as u64, out);
-    varint(starts.len() as u64, out);
-    let mut last = if starts.is_empty() { 0 } else { length(0) };
+    varint(count as u64, out);
+    let mut last = values.next().unwrap_or(0);
     zigzag(last, out);
     let mut deltas = [0i64; BLOCK];
-    for begin in (1..starts.len()).step_by(BLOCK) {
-        let count = BLOCK.min(starts.len() - begin);
-        for (n, delta) in deltas[..count].iter_mut().enumerate() {
-            let next = length(begin + n);
-            *delta = next - last;
-            last = next;
+    let mut left = count.saturating_sub(1);
+    while left > 0 {
+        let deltas = &mut deltas[..left.min(BLOCK)];
+        for (delta, value) in deltas.iter_mut().zip(&mut values) {
+            *delta = value.wrapping_sub(last);
+            last = value;
         }
-        block(&deltas[..count], out);
+        block(deltas, out);
+        left -= deltas.len();
     }
 }
 
@@ -36,11 +40,13 @@ fn block(deltas: &[i64], out: &mut Vec<u8>) {
     let widths = out.len();
     out.extend_from_slice(&[0; BLOCK / MINI_BLOCK]);
     for (n, deltas) in deltas.chunks(MINI_BLOCK).enumerate() {
-        let mut above = [0u32; MINI_BLOCK];
+        let mut above = [0u64; MINI_BLOCK];
+        let mut any = 0;
         for (above, delta) in above.iter_mut().zip(deltas) {
-            *above = (delta - least) as u32;
+            *above = delta.wrapping_sub(least) as u64;
+            any |= *above;
         }
-        let width = width(above.iter().copied().max().unwrap_or(0));
+        let width = (u64::BITS - any.leading_zeros()) as u8;
         out[widths + n] = width;
         pack(&above, MINI_BLOCK, width, out);
     }

@@ -1,5 +1,6 @@
 //! Distinct byte strings in the order of their first appearance: a Parquet dictionary page in the making.
 
+use std::borrow::Cow;
 use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState;
@@ -11,8 +12,8 @@ pub(super) struct Dictionary {
     numbers: HashTable<u32>,
     /// PLAIN encoding: each value after its length.
     page: Vec<u8>,
-    /// Where each value's length stands in the page.
-    starts: Vec<u32>,
+    /// Where each value begins in the page, and its length.
+    places: Vec<(u32, u32)>,
     hasher: RandomState,
 }
 
@@ -21,8 +22,8 @@ impl Dictionary {
     #[inline]
     pub(super) fn number(&mut self, value: &[u8]) -> u32 {
         let hash = self.hasher.hash_one(value);
-        let (page, starts) = (&self.page, &self.starts);
-        if let Some(known) = self.numbers.find(hash, |&number| stored(page, starts, number) == value) {
+        let (page, places) = (&self.page, &self.places);
+        if let Some(known) = self.numbers.find(hash, |&number| stored(page, places, number) == value) {
             return *known;
         }
         self.insert(hash, value)
@@ -30,24 +31,24 @@ impl Dictionary {
 
     #[cold]
     fn insert(&mut self, hash: u64, value: &[u8]) -> u32 {
-        let number = self.starts.len() as u32;
-        let start = self.page.len();
-        self.starts.push(start as u32);
-        self.page.extend_from_slice(&[0; 4]);
-        append_text(&mut self.page, value);
-        let len = (self.page.len() - start - 4) as u32;
-        self.page[start..start + 4].copy_from_slice(&len.to_le_bytes());
-        let (page, starts, hasher) = (&self.page, &self.starts, &self.hasher);
-        self.numbers.insert_unique(hash, number, |&other| hasher.hash_one(stored(page, starts, other)));
+        let number = self.places.len() as u32;
+        let text = text(value);
+        let len = text.len() as u32;
+        self.page.extend_from_slice(&len.to_le_bytes());
+        self.places.push((self.page.len() as u32, len));
+        self.page.extend_from_slice(text.as_bytes());
+        let (page, places, hasher) = (&self.page, &self.places, &self.hasher);
+        self.numbers.insert_unique(hash, number, |&other| hasher.hash_one(stored(page, places, other)));
         number
     }
 
+    #[inline]
     pub(super) fn get(&self, number: u32) -> &[u8] {
-        stored(&self.page, &self.starts, number)
+        stored(&self.page, &self.places, number)
     }
 
     pub(super) fn len(&self) -> usize {
-        self.starts.len()
+        self.places.len()
     }
 
     pub(super) fn page(&self) -> &[u8] {
@@ -57,25 +58,21 @@ impl Dictionary {
     pub(super) fn clear(&mut self) {
         self.numbers.clear();
         self.page.clear();
-        self.starts.clear();
+        self.places.clear();
     }
 }
 
-fn stored<'a>(page: &'a [u8], starts: &[u32], number: u32) -> &'a [u8] {
-    let number = number as usize;
-    let start = starts[number] as usize + 4;
-    let end = starts.get(number + 1).map_or(page.len(), |&next| next as usize);
-    &page[start..end]
+#[inline]
+fn stored<'a>(page: &'a [u8], places: &[(u32, u32)], number: u32) -> &'a [u8] {
+    let (start, len) = places[number as usize];
+    &page[start as usize..][..len as usize]
 }
 
-/// Appends `value`, as UTF-8 whatever it is.
-#[inline]
-pub(super) fn append_text(text: &mut Vec<u8>, value: &[u8]) {
-    // Most text is short and ASCII, which is faster to ask first.
-    if value.is_ascii() || simdutf8::basic::from_utf8(value).is_ok() {
-        text.extend_from_slice(value);
-    } else {
-        text.extend_from_slice(String::from_utf8_lossy(value).as_bytes());
+/// As UTF-8, whatever it is: with replacement characters where it is not.
+pub(super) fn text(value: &[u8]) -> Cow<'_, str> {
+    match simdutf8::basic::from_utf8(value) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => String::from_utf8_lossy(value),
     }
 }
 

@@ -13,7 +13,7 @@ pub(super) fn width(max: u32) -> u8 {
 }
 
 /// Appends `values`, each of at most `width` bits.
-pub(super) fn encode<T: Copy + Eq + Into<u32>>(values: &[T], width: u8, out: &mut Vec<u8>) {
+pub(super) fn encode<T: Copy + Eq + Into<u64>>(values: &[T], width: u8, out: &mut Vec<u8>) {
     let mut literals = 0;
     let mut at = 0;
     while let Some(group) = values[at..].first_chunk() {
@@ -45,14 +45,14 @@ fn run_len<T: Copy + Eq>(values: &[T]) -> usize {
     if to_the_end { values.len() } else { run }
 }
 
-fn repeat<T: Into<u32>>(value: T, times: usize, width: u8, out: &mut Vec<u8>) {
+fn repeat<T: Into<u64>>(value: T, times: usize, width: u8, out: &mut Vec<u8>) {
     varint((times as u64) << 1, out);
-    let value: u32 = value.into();
+    let value: u64 = value.into();
     out.extend_from_slice(&value.to_le_bytes()[..usize::from(width.div_ceil(8))]);
 }
 
 /// Groups of eight; the last is filled up with zeros.
-fn pack_groups<T: Copy + Into<u32>>(values: &[T], width: u8, out: &mut Vec<u8>) {
+fn pack_groups<T: Copy + Into<u64>>(values: &[T], width: u8, out: &mut Vec<u8>) {
     if values.is_empty() {
         return;
     }
@@ -62,21 +62,42 @@ fn pack_groups<T: Copy + Into<u32>>(values: &[T], width: u8, out: &mut Vec<u8>) 
 }
 
 /// Values of `width` bits one after the other, lowest bit first, and zeros up to `places`, a multiple of eight.
-pub(super) fn pack<T: Copy + Into<u32>>(values: &[T], places: usize, width: u8, out: &mut Vec<u8>) {
-    let end = out.len() + places / 8 * usize::from(width);
-    let (mut bits, mut held) = (0u64, 0u32);
+pub(super) fn pack<T: Copy + Into<u64>>(values: &[T], places: usize, width: u8, out: &mut Vec<u8>) {
+    let end = out.len() + places / GROUP * usize::from(width);
+    out.reserve(end - out.len() + size_of::<u64>());
+    let (groups, rest) = values.as_chunks();
+    if width <= 8 {
+        groups.iter().for_each(|group| pack_group(group, width, out));
+        pack_any(rest, width, out);
+    } else {
+        pack_any(values, width, out);
+    }
+    out.resize(end, 0);
+}
+
+/// Eight values, which fit into a word together.
+#[inline]
+fn pack_group<T: Copy + Into<u64>>(group: &[T; GROUP], width: u8, out: &mut Vec<u8>) {
+    let bits = group.iter().rev().fold(0, |bits, &value| bits << width | value.into());
+    let end = out.len() + usize::from(width);
+    out.extend_from_slice(&bits.to_le_bytes());
+    out.truncate(end);
+}
+
+fn pack_any<T: Copy + Into<u64>>(values: &[T], width: u8, out: &mut Vec<u8>) {
+    let width = u32::from(width);
+    let (mut bits, mut held) = (0u64, 0);
     for &value in values {
-        let value: u32 = value.into();
-        bits |= u64::from(value) << held;
-        held += u32::from(width);
-        if held >= 32 {
-            out.extend_from_slice(&(bits as u32).to_le_bytes());
-            bits >>= 32;
-            held -= 32;
+        let value: u64 = value.into();
+        bits |= value << held;
+        held += width;
+        if held >= u64::BITS {
+            out.extend_from_slice(&bits.to_le_bytes());
+            held -= u64::BITS;
+            bits = value.checked_shr(width - held).unwrap_or(0);
         }
     }
     out.extend_from_slice(&bits.to_le_bytes());
-    out.resize(end, 0);
 }
 
 pub(super) fn varint(mut value: u64, out: &mut Vec<u8>) {

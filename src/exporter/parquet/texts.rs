@@ -1,6 +1,6 @@
 //! Columns of text in the making.
 
-use super::dictionary::{Dictionary, append_text};
+use super::dictionary::Dictionary;
 
 /// Stands for a value that is not there.
 pub(super) const NULL: u32 = u32::MAX;
@@ -18,7 +18,7 @@ pub(super) struct Texts {
 pub(super) enum Store {
     /// For what repeats.
     Numbered(Dictionary),
-    /// For what does not: one after the other, and nothing is looked up.
+    /// For what does not: one after the other as they came, and nothing is looked up.
     Joined(Vec<u8>),
 }
 
@@ -38,7 +38,7 @@ impl Texts {
             Store::Numbered(dictionary) => dictionary.number(value),
             Store::Joined(bytes) => {
                 let start = bytes.len() as u32;
-                append_text(bytes, value);
+                bytes.extend_from_slice(value);
                 start
             }
         }
@@ -55,9 +55,11 @@ impl Texts {
 
     #[inline]
     pub(super) fn push(&mut self, value: &[u8]) {
-        // Many rows have what the row before has: then nothing is looked up.
-        let stored = match self.values.last() {
-            Some(&last) if last != NULL && self.get(last) == Some(value) => last,
+        let stored = match (&self.store, self.values.last()) {
+            // Many rows have what the row before has: then nothing is looked up.
+            (Store::Numbered(dictionary), Some(&last)) if last != NULL && dictionary.get(last) == value => {
+                last
+            }
             _ => self.store(value),
         };
         self.values.push(stored);
