@@ -102,9 +102,13 @@ impl Attributes {
         let winners = std::mem::take(&mut self.winners);
         for &Winner { key, at, promotion } in &winners {
             let attribute = attributes[at as usize];
-            let value = Value::read(attribute.value);
-            if !promotion.is_some_and(|promotion| self.promote(owner, promotion, named, value)) {
-                self.enter(key, attribute.key, value);
+            match (Value::read(attribute.value), promotion) {
+                (Value::String(text), None) => {
+                    self.keys.values.push(key);
+                    self.values.push(text);
+                }
+                (value, Some(promotion)) if self.promote(owner, promotion, named, value) => {}
+                (value, _) => self.enter(key, attribute.key, value),
             }
         }
         self.ends.push(self.keys.values.len() as u32);
@@ -165,15 +169,13 @@ impl Attributes {
         own && fits && named.old & 1 << column == 0
     }
 
-    #[inline]
     fn enter(&mut self, key: u32, name: &[u8], value: Value<'_>) {
         self.keys.values.push(key);
-        let Some((text, kind)) = value.text(&mut self.scratch) else {
+        if let Value::Empty = value {
             self.values.values.push(NULL);
             return;
-        };
-        self.values.push(text);
-        if let Some(kind) = kind {
+        }
+        if let Some(kind) = self.values.push_written(&mut self.scratch, |text| value.write(text)) {
             let known = &mut self.known[key as usize];
             if known.in_kinds == NULL {
                 known.in_kinds = self.kinds.keys.store(name);

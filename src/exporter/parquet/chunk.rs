@@ -1,4 +1,4 @@
-//! Column chunks of text, written page by page.
+//! Column chunks, written page by page.
 //!
 //! The crate's own writer hashes every value it is given. Here values come numbered already, a resource's as often as it has
 //! spans, so that only levels and numbers are left to pack.
@@ -9,22 +9,19 @@ use std::ops::Range;
 use bytes::Bytes;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::bloom_filter::Sbbf;
-use parquet::column::page::{CompressedPage, Page, PageWriter};
+use parquet::column::page::{CompressedPage, Page, PageWriteSpec, PageWriter};
 use parquet::column::writer::ColumnCloseResult;
-use parquet::data_type::ByteArray;
 use parquet::errors::Result;
 use parquet::file::metadata::{ColumnChunkMetaData, ColumnChunkMetaDataBuilder, OffsetIndexBuilder};
-use parquet::file::statistics::Statistics;
 use parquet::file::writer::{SerializedPageWriter, SerializedRowGroupWriter, TrackedWrite};
 use parquet::schema::types::ColumnDescPtr;
 
-use super::dictionary::{Dictionary, text};
-use super::{delta, hybrid};
+use super::dictionary::Dictionary;
+use super::hybrid;
+use super::values::{Bounds, Values};
 
 /// Bytes of text that a page of joined values is cut near.
 const PAGE_BYTES: usize = 1 << 20;
-/// Longer values bound nothing: readers would carry them for every file they plan over.
-const BOUND_MAX: usize = 64;
 pub(super) const ZSTD_LEVEL: i32 = 1;
 
 /// Where values stand in rows and lists, as Dremel has it. Empty where the column's highest level is 0.
@@ -48,13 +45,6 @@ impl Levels {
     }
 }
 
-/// The values that are not null.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Values<'a> {
-    Numbered { dictionary: &'a Dictionary, numbers: &'a [u32] },
-    Joined { bytes: &'a [u8], starts: &'a [u32] },
-}
-
 /// What else a chunk carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Extras {
@@ -66,7 +56,7 @@ pub(super) enum Extras {
 }
 
 /// A column chunk to be written.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Chunk<'a> {
     pub(super) rows: usize,
     pub(super) levels: &'a Levels,
@@ -87,6 +77,7 @@ pub(super) struct ChunkWriter {
     zstd: zstd::bulk::Compressor<'static>,
     raw: Vec<u8>,
     compressed: Vec<u8>,
+    chunk: Vec<u8>,
 }
 
 impl std::fmt::Debug for ChunkWriter {
@@ -104,7 +95,8 @@ struct Totals {
 
 impl ChunkWriter {
     pub(super) fn new() -> std::io::Result<Self> {
-        Ok(Self { zstd: zstd::bulk::Compressor::new(ZSTD_LEVEL)?, raw: Vec::new(), compressed: Vec::new() })
+        let zstd = zstd::bulk::Compressor::new(ZSTD_LEVEL)?;
+        Ok(Self { zstd, raw: Vec::new(), compressed: Vec::new(), chunk: Vec::new() })
     }
 
     pub(super) fn write<W: Write + Send>(
@@ -113,32 +105,32 @@ impl ChunkWriter {
         column: &ColumnDescPtr,
         chunk: Chunk<'_>,
     ) -> Result<()> {
-        let repaired;
-        let mut chunk = chunk;
-        if let Values::Joined { bytes, starts } = chunk.values
-            && !are_text(bytes, starts)
-        {
-            repaired = repair(bytes, starts);
-            chunk.values = Values::Joined { bytes: &repaired.0, starts: &repaired.1 };
-        }
-        let mut out = TrackedWrite::new(Vec::new());
+        let mut out = TrackedWrite::new(std::mem::take(&mut self.chunk));
         let mut pages = SerializedPageWriter::new(&mut out);
         let mut totals = Totals::default();
         let mut dictionary_bytes = None;
         if let Values::Numbered { dictionary, .. } = chunk.values {
-            let spec = pages.write_page(self.dictionary_page(dictionary)?)?;
+            let page = self.dictionary_page(dictionary)?;
+            let spec = self.put(&mut pages, page)?;
             totals.add(spec.uncompressed_size, spec.compressed_size);
             dictionary_bytes = Some(spec.compressed_size);
         }
+        let bounds = if chunk.extras == Extras::None { None } else { chunk.values.bounds() };
         let mut offsets = OffsetIndexBuilder::new();
-        for span in chunk.pages(column) {
-            let spec = pages.write_page(self.data_page(column, &chunk, &span)?)?;
+        let spans = chunk.pages(column);
+        let index = match &bounds {
+            Some(bounds) if spans.len() == 1 => bounds.index(chunk.nulls())?,
+            _ => None,
+        };
+        for span in spans {
+            let page = self.data_page(column, &chunk, &span)?;
+            let spec = self.put(&mut pages, page)?;
             totals.add(spec.uncompressed_size, spec.compressed_size);
             offsets.append_row_count(span.rows as i64);
             offsets.append_offset_and_size(spec.offset as i64, spec.compressed_size as i32);
         }
         let metadata = chunk
-            .metadata(column)
+            .metadata(column, bounds)
             .set_total_uncompressed_size(totals.raw as i64)
             .set_total_compressed_size(totals.compressed as i64)
             .set_dictionary_page_offset(dictionary_bytes.map(|_| 0))
@@ -147,12 +139,22 @@ impl ChunkWriter {
         let close = ColumnCloseResult {
             bytes_written: totals.compressed as u64,
             rows_written: chunk.rows as u64,
-            column_index: None,
+            column_index: index,
             metadata,
             bloom_filter: chunk.bloom_filter()?,
             offset_index: Some(offsets.build()),
         };
-        group.append_column(&Bytes::from(out.into_inner()?), close)
+        let chunk = Bytes::from(out.into_inner()?);
+        group.append_column(&chunk, close)?;
+        self.chunk = reclaimed(chunk);
+        Ok(())
+    }
+
+    fn put(&mut self, pages: &mut dyn PageWriter, page: CompressedPage) -> Result<PageWriteSpec> {
+        let memory = page.compressed_page().buffer().clone();
+        let spec = pages.write_page(page)?;
+        self.compressed = reclaimed(memory);
+        Ok(spec)
     }
 
     fn dictionary_page(&mut self, dictionary: &Dictionary) -> Result<CompressedPage> {
@@ -179,25 +181,11 @@ impl ChunkWriter {
         if column.max_def_level() > 0 {
             levels(&chunk.levels.definition[span.levels.clone()], column.max_def_level(), &mut self.raw);
         }
-        let encoding = match chunk.values {
-            Values::Numbered { dictionary, numbers } => {
-                let width = hybrid::width(dictionary.len().saturating_sub(1) as u32).max(1);
-                self.raw.push(width);
-                hybrid::encode(&numbers[span.values.clone()], width, &mut self.raw);
-                Encoding::RLE_DICTIONARY
-            }
-            Values::Joined { bytes, starts } => {
-                let start = starts.get(span.values.start).map_or(bytes.len(), |&start| start as usize);
-                let end = starts.get(span.values.end).map_or(bytes.len(), |&end| end as usize);
-                delta::encode_lengths(&starts[span.values.clone()], end as u32, &mut self.raw);
-                self.raw.extend_from_slice(&bytes[start..end]);
-                Encoding::DELTA_LENGTH_BYTE_ARRAY
-            }
-        };
+        chunk.values.encode(span.values.clone(), &mut self.raw);
         let page = Page::DataPage {
             buf: compress(&mut self.zstd, &self.raw, &mut self.compressed)?,
             num_values: if column.max_def_level() > 0 { span.levels.len() } else { span.values.len() } as u32,
-            encoding,
+            encoding: chunk.values.encoding(),
             def_level_encoding: Encoding::RLE,
             rep_level_encoding: Encoding::RLE,
             statistics: None,
@@ -206,33 +194,22 @@ impl ChunkWriter {
     }
 }
 
-/// Whether each of the joined values is UTF-8: then they are together, and none begins within a character.
-fn are_text(bytes: &[u8], starts: &[u32]) -> bool {
-    let Ok(text) = simdutf8::basic::from_utf8(bytes) else { return false };
-    starts.iter().all(|&start| text.is_char_boundary(start as usize))
-}
-
-/// The same values with replacement characters where they are not UTF-8, and where each begins.
-fn repair(bytes: &[u8], starts: &[u32]) -> (Vec<u8>, Vec<u32>) {
-    let (mut repaired, mut places) = (Vec::with_capacity(bytes.len()), Vec::with_capacity(starts.len()));
-    for (n, &start) in starts.iter().enumerate() {
-        let end = starts.get(n + 1).map_or(bytes.len(), |&next| next as usize);
-        places.push(repaired.len() as u32);
-        repaired.extend_from_slice(text(&bytes[start as usize..end]).as_bytes());
-    }
-    (repaired, places)
-}
-
-/// By way of memory that is used again: a page's bound is many times the page.
+/// Takes the memory, which comes back when the page is written.
 fn compress(
     zstd: &mut zstd::bulk::Compressor<'_>,
     raw: &[u8],
-    compressed: &mut Vec<u8>,
+    memory: &mut Vec<u8>,
 ) -> std::io::Result<Bytes> {
-    compressed.clear();
+    let mut compressed = std::mem::take(memory);
     compressed.reserve(zstd::zstd_safe::compress_bound(raw.len()));
-    zstd.compress_to_buffer(raw, compressed)?;
-    Ok(Bytes::copy_from_slice(compressed))
+    zstd.compress_to_buffer(raw, &mut compressed)?;
+    Ok(Bytes::from(compressed))
+}
+
+/// The memory of bytes that nobody else has.
+fn reclaimed(mut bytes: Bytes) -> Vec<u8> {
+    bytes.clear();
+    Vec::from(bytes)
 }
 
 /// Levels after their length, as version 1 data pages have them.
@@ -252,85 +229,64 @@ impl Totals {
 }
 
 impl Chunk<'_> {
-    fn value_count(&self) -> usize {
-        match self.values {
-            Values::Numbered { numbers, .. } => numbers.len(),
-            Values::Joined { starts, .. } => starts.len(),
-        }
+    /// Values with those that are null, or places of lists that are empty.
+    fn entries(&self) -> usize {
+        self.levels.definition.len().max(self.values.len())
+    }
+
+    fn nulls(&self) -> u64 {
+        (self.entries() - self.values.len()) as u64
     }
 
     /// Cuts the chunk into pages of whole rows.
     fn pages(&self, column: &ColumnDescPtr) -> Vec<Span> {
-        let entries = self.levels.definition.len().max(self.value_count());
-        let bytes = match self.values {
-            Values::Joined { bytes, .. } => bytes.len(),
-            Values::Numbered { .. } => 0,
-        };
+        let bytes = self.values.bytes();
         if bytes <= PAGE_BYTES {
-            return vec![Span { rows: self.rows, levels: 0..entries, values: 0..self.value_count() }];
+            return vec![Span { rows: self.rows, levels: 0..self.entries(), values: 0..self.values.len() }];
         }
         self.cut(column, self.rows.div_ceil(bytes.div_ceil(PAGE_BYTES)))
     }
 
     fn cut(&self, column: &ColumnDescPtr, rows_a_page: usize) -> Vec<Span> {
         let Levels { repetition, definition } = self.levels;
-        let entries = definition.len().max(self.value_count());
+        let begins_row = |&at: &usize| repetition.get(at).is_none_or(|&level| level == 0);
+        let mut starts: Vec<usize> = (0..self.entries()).filter(begins_row).step_by(rows_a_page).collect();
+        starts.push(self.entries());
         let present = column.max_def_level() as u8;
-        let mut pages = Vec::new();
-        let mut page = Span { rows: 0, levels: 0..0, values: 0..0 };
-        for entry in 0..entries {
-            let begins_row = repetition.get(entry).is_none_or(|&level| level == 0);
-            if begins_row && page.rows == rows_a_page {
-                let next = Span {
-                    rows: 0,
-                    levels: page.levels.end..page.levels.end,
-                    values: page.values.end..page.values.end,
-                };
-                pages.push(std::mem::replace(&mut page, next));
-            }
-            page.rows += usize::from(begins_row);
-            page.levels.end += 1;
-            page.values.end += usize::from(definition.get(entry).is_none_or(|&level| level == present));
-        }
-        pages.push(page);
-        pages
+        let (mut rows, mut values) = (0, 0);
+        let page = |page: &[usize]| {
+            let levels = page[0]..page[1];
+            let count = match definition.get(levels.clone()) {
+                Some(definition) => definition.iter().filter(|&&level| level == present).count(),
+                None => levels.len(),
+            };
+            let span =
+                Span { rows: rows_a_page.min(self.rows - rows), levels, values: values..values + count };
+            rows += span.rows;
+            values += count;
+            span
+        };
+        starts.windows(2).map(page).collect()
     }
 
-    fn metadata(&self, column: &ColumnDescPtr) -> ColumnChunkMetaDataBuilder {
-        let encodings = match self.values {
-            Values::Numbered { .. } => vec![Encoding::PLAIN, Encoding::RLE, Encoding::RLE_DICTIONARY],
-            Values::Joined { .. } => vec![Encoding::RLE, Encoding::DELTA_LENGTH_BYTE_ARRAY],
-        };
+    fn metadata(&self, column: &ColumnDescPtr, bounds: Option<Bounds>) -> ColumnChunkMetaDataBuilder {
+        let mut encodings = vec![Encoding::RLE, self.values.encoding()];
+        if matches!(self.values, Values::Numbered { .. }) {
+            encodings.push(Encoding::PLAIN);
+        }
         let level = ZstdLevel::try_new(ZSTD_LEVEL).unwrap_or_default();
         let builder = ColumnChunkMetaData::builder(column.clone())
             .set_compression(Compression::ZSTD(level))
             .set_encodings(encodings)
-            .set_num_values(self.levels.definition.len().max(self.value_count()) as i64);
-        match self.bounds() {
-            Some((low, high)) => builder.set_statistics(Statistics::byte_array(
-                Some(ByteArray::from(low.to_vec())),
-                Some(ByteArray::from(high.to_vec())),
-                None,
-                Some((self.levels.definition.len().saturating_sub(self.value_count())) as u64),
-                false,
-            )),
+            .set_num_values(self.entries() as i64);
+        match bounds {
+            Some(bounds) => builder.set_statistics(bounds.statistics(self.nulls())),
             None => builder,
         }
     }
 
-    /// The lowest and the highest value, if both are short enough to be useful.
-    fn bounds(&self) -> Option<(&[u8], &[u8])> {
-        let Values::Numbered { dictionary, .. } = self.values else { return None };
-        if self.extras == Extras::None {
-            return None;
-        }
-        let all = || (0..dictionary.len() as u32).map(|number| dictionary.get(number));
-        let (low, high) = (all().min()?, all().max()?);
-        (low.len() <= BOUND_MAX && high.len() <= BOUND_MAX).then_some((low, high))
-    }
-
     fn bloom_filter(&self) -> Result<Option<Sbbf>> {
-        let (Values::Numbered { dictionary, .. }, Extras::Bloom) = (self.values, self.extras) else {
+        let (Values::Numbered { dictionary, .. }, Extras::Bloom) = (&self.values, self.extras) else {
             return Ok(None);
         };
         let mut filter =

@@ -3,16 +3,18 @@
 use std::io::Write;
 use std::ops::Range;
 
-use parquet::data_type::{BoolType, DataType, DoubleType, Int32Type, Int64Type};
+use parquet::data_type::DoubleType;
 use parquet::errors::{ParquetError, Result};
 use parquet::file::writer::SerializedRowGroupWriter;
 use parquet::schema::types::ColumnDescPtr;
 
 use super::attributes::{Attributes, Column};
-use super::chunk::{Chunk, ChunkWriter, Extras, Levels, Values};
+use super::chunk::{Chunk, ChunkWriter, Extras, Levels};
 use super::lists::{Events, Links};
 use super::row_group::RowGroup;
+use super::schema;
 use super::texts::{NULL, Store, Texts};
+use super::values::Values;
 
 /// Writes the columns of one row group.
 pub(super) struct Columns<'a, 'w, W: Write> {
@@ -45,13 +47,13 @@ impl<'a, 'w, W: Write + Send> Columns<'a, 'w, W> {
         }
         self.text(&rows.exception_types, None, Extras::Bounds)?;
         self.map(&rows.attributes, None)?;
-        self.numbers::<Int32Type>(&rows.dropped_attributes)?;
+        self.numbers(Values::Ints(&rows.dropped_attributes))?;
         self.resource(rows)?;
         self.scope(rows)?;
         self.events(&rows.events)?;
-        self.numbers::<Int32Type>(&rows.dropped_events)?;
+        self.numbers(Values::Ints(&rows.dropped_events))?;
         self.links(&rows.links)?;
-        self.numbers::<Int32Type>(&rows.dropped_links)?;
+        self.numbers(Values::Ints(&rows.dropped_links))?;
         self.piece(rows)?;
         self.group.close()?;
         Ok(())
@@ -64,22 +66,22 @@ impl<'a, 'w, W: Write + Send> Columns<'a, 'w, W> {
         let micros: Vec<i64> = rows.starts.iter().map(|&nanos| micros(nanos)).collect();
         let durations: Vec<i64> =
             rows.starts.iter().zip(&rows.ends).map(|(&start, &end)| duration(start, end)).collect();
-        self.numbers::<Int64Type>(&micros)?;
-        self.numbers::<Int64Type>(&rows.starts)?;
-        self.numbers::<Int64Type>(&rows.ends)?;
-        self.numbers::<Int64Type>(&durations)?;
+        self.numbers(Values::Longs(&micros))?;
+        self.numbers(Values::Longs(&rows.starts))?;
+        self.numbers(Values::Longs(&rows.ends))?;
+        self.numbers(Values::Longs(&durations))?;
         self.text(&rows.names, None, Extras::Bounds)?;
         self.text(&rows.kinds, None, Extras::Bounds)?;
         self.text(&rows.status_codes, None, Extras::Bounds)?;
         self.text(&rows.status_messages, None, Extras::None)?;
         self.text(&rows.trace_states, None, Extras::None)?;
-        self.numbers::<Int32Type>(&rows.flags)
+        self.numbers(Values::Ints(&rows.flags))
     }
 
     fn resource(&mut self, rows: &RowGroup) -> Result<()> {
         let of_row = &rows.resource_of_row;
         self.map(&rows.resources.attributes, Some(of_row))?;
-        self.numbers::<Int32Type>(&spread(&rows.resources.dropped_attributes, of_row))?;
+        self.numbers(Values::Ints(&spread(&rows.resources.dropped_attributes, of_row)))?;
         self.text(&rows.resources.schema_urls, Some(of_row), Extras::None)
     }
 
@@ -88,34 +90,34 @@ impl<'a, 'w, W: Write + Send> Columns<'a, 'w, W> {
         self.text(&rows.scopes.names, Some(of_row), Extras::Bounds)?;
         self.text(&rows.scopes.versions, Some(of_row), Extras::None)?;
         self.map(&rows.scopes.attributes, Some(of_row))?;
-        self.numbers::<Int32Type>(&spread(&rows.scopes.dropped_attributes, of_row))?;
+        self.numbers(Values::Ints(&spread(&rows.scopes.dropped_attributes, of_row)))?;
         self.text(&rows.scopes.schema_urls, Some(of_row), Extras::None)
     }
 
     fn piece(&mut self, rows: &RowGroup) -> Result<()> {
         let (pieces, of_row) = (&rows.pieces, &rows.piece_of_row);
         let starts: Vec<i64> = pieces.starts.iter().map(|&nanos| micros(nanos)).collect();
-        self.numbers::<Int64Type>(&spread(&starts, of_row))?;
-        self.numbers::<Int64Type>(&spread(&pieces.durations, of_row))?;
-        self.numbers::<Int32Type>(&spread(&pieces.spans, of_row))?;
-        self.numbers::<Int32Type>(&spread(&pieces.errors, of_row))?;
+        self.numbers(Values::Longs(&spread(&starts, of_row)))?;
+        self.numbers(Values::Longs(&spread(&pieces.durations, of_row)))?;
+        self.numbers(Values::Ints(&spread(&pieces.spans, of_row)))?;
+        self.numbers(Values::Ints(&spread(&pieces.errors, of_row)))?;
         self.text(&pieces.root_services, Some(of_row), Extras::Bounds)?;
         self.text(&pieces.root_names, Some(of_row), Extras::Bounds)?;
-        self.numbers::<BoolType>(&rows.roots)?;
+        self.numbers(Values::Flags(&rows.roots))?;
         self.text(&pieces.policies, Some(of_row), Extras::Bounds)?;
         self.text(&pieces.reasons, Some(of_row), Extras::Bounds)?;
-        self.numbers::<DoubleType>(&rows.weights)?;
-        self.numbers::<BoolType>(&spread(&pieces.wholes, of_row))?;
-        self.numbers::<BoolType>(&spread(&pieces.completes, of_row))?;
-        self.numbers::<BoolType>(&spread(&pieces.lates, of_row))?;
-        self.numbers::<Int64Type>(&spread(&pieces.decided, of_row))
+        self.doubles(&rows.weights)?;
+        self.numbers(Values::Flags(&spread(&pieces.wholes, of_row)))?;
+        self.numbers(Values::Flags(&spread(&pieces.completes, of_row)))?;
+        self.numbers(Values::Flags(&spread(&pieces.lates, of_row)))?;
+        self.numbers(Values::Longs(&spread(&pieces.decided, of_row)))
     }
 
     fn events(&mut self, events: &Events) -> Result<()> {
-        self.listed_numbers::<Int64Type>(&events.row_ends, &events.times)?;
+        self.listed_numbers(&events.row_ends, Values::Longs(&events.times))?;
         self.listed_text(&events.row_ends, &events.names)?;
         self.listed_map(&events.row_ends, &events.attributes)?;
-        self.listed_numbers::<Int32Type>(&events.row_ends, &events.dropped_attributes)
+        self.listed_numbers(&events.row_ends, Values::Ints(&events.dropped_attributes))
     }
 
     fn links(&mut self, links: &Links) -> Result<()> {
@@ -123,13 +125,14 @@ impl<'a, 'w, W: Write + Send> Columns<'a, 'w, W> {
         self.listed_text(&links.row_ends, &links.span_ids)?;
         self.listed_text(&links.row_ends, &links.trace_states)?;
         self.listed_map(&links.row_ends, &links.attributes)?;
-        self.listed_numbers::<Int32Type>(&links.row_ends, &links.dropped_attributes)?;
-        self.listed_numbers::<Int32Type>(&links.row_ends, &links.flags)
+        self.listed_numbers(&links.row_ends, Values::Ints(&links.dropped_attributes))?;
+        self.listed_numbers(&links.row_ends, Values::Ints(&links.flags))
     }
 
     /// One number a row.
-    fn numbers<T: DataType>(&mut self, values: &[T::T]) -> Result<()> {
-        self.native::<T>(values, None, None)
+    fn numbers(&mut self, values: Values<'_>) -> Result<()> {
+        self.clear();
+        self.write_numbers(values)
     }
 
     fn promoted(&mut self, column: &Column, owner_of_row: Option<&[u32]>) -> Result<()> {
@@ -141,9 +144,10 @@ impl<'a, 'w, W: Write + Send> Columns<'a, 'w, W> {
                     Some(owners) => owners.iter().map(|&owner| value(owner as usize)).collect(),
                     None => (0..self.rows).map(value).collect(),
                 };
-                let levels: Vec<i16> = rows.iter().map(|row| i16::from(row.is_some())).collect();
+                self.clear();
+                self.levels.definition.extend(rows.iter().map(|row| u8::from(row.is_some())));
                 let present: Vec<i32> = rows.into_iter().flatten().collect();
-                self.native::<Int32Type>(&present, Some(&levels), None)
+                self.write_numbers(Values::Ints(&present))
             }
         }
     }
@@ -184,43 +188,45 @@ impl<'a, 'w, W: Write + Send> Columns<'a, 'w, W> {
         columns: [&Texts; N],
         owner_of_row: Option<&[u32]>,
     ) -> Result<()> {
-        let of_row = |row: usize| between(ends, owner_of_row.map_or(row, |owners| owners[row] as usize));
-        let rows = 0..self.rows;
-        let entries = match owner_of_row {
-            None => between(ends, self.rows.saturating_sub(1)).end,
-            Some(_) => rows.clone().map(|row| of_row(row).len()).sum(),
-        };
         let full = self.full()?;
-        self.levels.fill(self.rows + entries, 1, full);
+        let Some(owners) = owner_of_row else {
+            self.lists(lengths(ends), full);
+            return columns.into_iter().try_for_each(|texts| self.listed(texts, full, Some(&texts.values)));
+        };
+        let of_owner: Vec<Range<usize>> = (0..ends.len()).map(|owner| between(ends, owner)).collect();
+        let of_row = |&owner: &u32| of_owner[owner as usize].clone();
+        self.lists(owners.iter().map(|owner| of_row(owner).len()), full);
+        for texts in columns {
+            self.present.clear();
+            owners.iter().for_each(|owner| self.present.extend_from_slice(&texts.values[of_row(owner)]));
+            self.listed(texts, full, None)?;
+        }
+        Ok(())
+    }
+
+    /// Levels of one list a row, of these lengths.
+    fn lists(&mut self, lengths: impl Iterator<Item = usize> + Clone, full: u8) {
+        let entries = lengths.clone().map(|len| len.max(1)).sum();
+        self.levels.fill(entries, 1, full);
         let Levels { repetition, definition } = &mut self.levels;
         let mut at = 0;
-        for row in rows.clone() {
-            let len = of_row(row).len();
+        for len in lengths {
             repetition[at] = 0;
             if len == 0 {
                 definition[at] = 0;
             }
             at += len.max(1);
         }
-        self.levels.truncate(at);
-        for texts in columns {
-            match owner_of_row {
-                None => self.listed(texts, full, Some(&texts.values))?,
-                Some(_) => {
-                    self.present.clear();
-                    rows.clone().for_each(|row| self.present.extend_from_slice(&texts.values[of_row(row)]));
-                    self.listed(texts, full, None)?;
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Writes a column of lists of which the levels stand. `full`: the level that those have for a value.
     fn listed(&mut self, texts: &Texts, full: u8, stored: Option<&[u32]>) -> Result<()> {
         let of_value = self.full()?;
-        for level in self.levels.definition.iter_mut().filter(|level| **level == full) {
-            *level = of_value;
+        if of_value == full {
+            return self.chunk(texts, stored, Extras::None);
+        }
+        for level in &mut self.levels.definition {
+            *level = if *level == full { of_value } else { *level };
         }
         let values = stored.unwrap_or(&self.present);
         if !values.contains(&NULL) {
@@ -244,18 +250,10 @@ impl<'a, 'w, W: Write + Send> Columns<'a, 'w, W> {
     }
 
     /// One number an element of each row's list.
-    fn listed_numbers<T: DataType>(&mut self, row_ends: &[u32], values: &[T::T]) -> Result<()> {
-        let (mut definition, mut repetition) = (Vec::new(), Vec::new());
-        for row in 0..self.rows {
-            let elements = between(row_ends, row).len();
-            definition.push(i16::from(elements > 0));
-            repetition.push(0);
-            for _ in 1..elements {
-                definition.push(1);
-                repetition.push(1);
-            }
-        }
-        self.native::<T>(values, Some(&definition), Some(&repetition))
+    fn listed_numbers(&mut self, row_ends: &[u32], values: Values<'_>) -> Result<()> {
+        let full = self.full()?;
+        self.lists(lengths(row_ends), full);
+        self.write_numbers(values)
     }
 
     /// One map an element of each row's list.
@@ -296,22 +294,26 @@ impl<'a, 'w, W: Write + Send> Columns<'a, 'w, W> {
         let stored = stored.unwrap_or(&self.present);
         let values = match &texts.store {
             Store::Numbered(dictionary) => Values::Numbered { dictionary, numbers: stored },
-            Store::Joined(bytes) => Values::Joined { bytes, starts: stored },
+            Store::Joined(bytes) => Values::joined(bytes, stored),
         };
         let chunk = Chunk { rows: self.rows, levels: &self.levels, values, extras };
         self.chunks.write(&mut self.group, &column, chunk)
     }
 
-    /// Writes a column with the crate's own writer.
-    fn native<T: DataType>(
-        &mut self,
-        values: &[T::T],
-        definition: Option<&[i16]>,
-        repetition: Option<&[i16]>,
-    ) -> Result<()> {
+    /// Writes a column of numbers of which the levels stand.
+    fn write_numbers(&mut self, values: Values<'_>) -> Result<()> {
+        let column = self.take_column()?;
+        let bounded = schema::BOUNDED.contains(&column.name()) && column.path().parts().len() == 1;
+        let extras = if bounded { Extras::Bounds } else { Extras::None };
+        let chunk = Chunk { rows: self.rows, levels: &self.levels, values, extras };
+        self.chunks.write(&mut self.group, &column, chunk)
+    }
+
+    /// One double a row, with the crate's own writer.
+    fn doubles(&mut self, values: &[f64]) -> Result<()> {
         self.take_column()?;
         let mut column = self.group.next_column()?.ok_or_else(no_column)?;
-        column.typed::<T>().write_batch(values, definition, repetition)?;
+        column.typed::<DoubleType>().write_batch(values, None, None)?;
         column.close()
     }
 
@@ -343,6 +345,11 @@ fn no_column() -> ParquetError {
 fn between(ends: &[u32], owner: usize) -> Range<usize> {
     let start = owner.checked_sub(1).map_or(0, |before| ends[before]);
     start as usize..ends[owner] as usize
+}
+
+/// How many entries each owner has.
+fn lengths(ends: &[u32]) -> impl Iterator<Item = usize> + Clone {
+    ends.iter().scan(0, |start, &end| Some((end - std::mem::replace(start, end)) as usize))
 }
 
 /// What each row's owner has.

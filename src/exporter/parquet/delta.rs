@@ -11,11 +11,21 @@ const MINI_BLOCK: usize = 32;
 pub(super) fn encode_lengths(starts: &[u32], end: u32, out: &mut Vec<u8>) {
     let ends = starts.iter().skip(1).chain([&end]);
     let lengths = starts.iter().zip(ends).map(|(&start, &end)| i64::from(end) - i64::from(start));
-    encode(starts.len(), lengths, out);
+    encode(starts.len(), lengths, |delta| delta, out);
+}
+
+pub(super) fn encode_longs(values: &[i64], out: &mut Vec<u8>) {
+    encode(values.len(), values.iter().copied(), |delta| delta, out);
+}
+
+/// Differences wrap around within the type.
+pub(super) fn encode_ints(values: &[i32], out: &mut Vec<u8>) {
+    encode(values.len(), values.iter().copied().map(i64::from), |delta| i64::from(delta as i32), out);
 }
 
 /// Appends `count` numbers.
-fn encode(count: usize, mut values: impl Iterator<Item = i64>, out: &mut Vec<u8>) {
+#[inline]
+fn encode(count: usize, mut values: impl Iterator<Item = i64>, wrap: impl Fn(i64) -> i64, out: &mut Vec<u8>) {
     varint(BLOCK as u64, out);
     varint((BLOCK / MINI_BLOCK) as u64, out);
     varint(count as u64, out);
@@ -26,7 +36,7 @@ fn encode(count: usize, mut values: impl Iterator<Item = i64>, out: &mut Vec<u8>
     while left > 0 {
         let deltas = &mut deltas[..left.min(BLOCK)];
         for (delta, value) in deltas.iter_mut().zip(&mut values) {
-            *delta = value.wrapping_sub(last);
+            *delta = wrap(value.wrapping_sub(last));
             last = value;
         }
         block(deltas, out);
@@ -39,6 +49,9 @@ fn block(deltas: &[i64], out: &mut Vec<u8>) {
     zigzag(least, out);
     let widths = out.len();
     out.extend_from_slice(&[0; BLOCK / MINI_BLOCK]);
+    if deltas.iter().all(|&delta| delta == least) {
+        return;
+    }
     for (n, deltas) in deltas.chunks(MINI_BLOCK).enumerate() {
         let mut above = [0u64; MINI_BLOCK];
         let mut any = 0;

@@ -19,7 +19,6 @@ pub(super) struct Dictionary {
 
 impl Dictionary {
     /// The number of `value`, new or known. What is not UTF-8 is stored with replacement characters.
-    #[inline]
     pub(super) fn number(&mut self, value: &[u8]) -> u32 {
         let hash = self.hasher.hash_one(value);
         let (page, places) = (&self.page, &self.places);

@@ -7,7 +7,7 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, SortingColumn};
 use parquet::file::properties::{BloomFilterPosition, EnabledStatistics, WriterProperties};
@@ -187,20 +187,10 @@ fn properties(segment: &Segment, columns: &[ColumnDescPtr]) -> WriterProperties 
             entry("tailwater.segment", segment.uuid.to_string()),
             entry("tailwater.segment_opened_ms", segment.opened_ms.to_string()),
         ]));
-    for column in columns {
+    // The other columns are written page by page.
+    for column in columns.iter().filter(|column| column.physical_type() == parquet::basic::Type::DOUBLE) {
         let path = ColumnPath::new(column.path().parts().to_vec());
-        match column.physical_type() {
-            parquet::basic::Type::INT32 | parquet::basic::Type::INT64 => {
-                properties = properties.set_column_encoding(path.clone(), Encoding::DELTA_BINARY_PACKED);
-            }
-            parquet::basic::Type::DOUBLE => {
-                properties = properties.set_column_dictionary_enabled(path.clone(), true);
-            }
-            _ => {}
-        }
-        if schema::BOUNDED.contains(&column.name()) && path.parts().len() == 1 {
-            properties = properties.set_column_statistics_enabled(path, EnabledStatistics::Page);
-        }
+        properties = properties.set_column_dictionary_enabled(path, true);
     }
     properties.build()
 }

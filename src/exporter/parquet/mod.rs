@@ -27,6 +27,7 @@ mod task;
 mod texts;
 mod upload;
 mod value;
+mod values;
 mod wire;
 
 pub use config::{Config, Roll, S3};

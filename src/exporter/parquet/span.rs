@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::wire::{Field, Fields};
+use super::wire::{Field, Fields, short};
 
 /// What one piece holds, in the order it was sent.
 #[derive(Debug, Default)]
@@ -71,6 +71,12 @@ impl Span<'_> {
 impl<'a> Attribute<'a> {
     #[inline]
     pub(super) fn read(message: &'a [u8]) -> Self {
+        // Nearly all are a short key and a short value.
+        if let Some((key, rest)) = short(message, 1)
+            && let Some((value, [])) = short(rest, 2)
+        {
+            return Self { key, value: Some(value) };
+        }
         let mut attribute = Self { key: &[], value: None };
         for (number, field) in Fields(message) {
             match number {

@@ -36,11 +36,7 @@ impl Texts {
     pub(super) fn store(&mut self, value: &[u8]) -> u32 {
         match &mut self.store {
             Store::Numbered(dictionary) => dictionary.number(value),
-            Store::Joined(bytes) => {
-                let start = bytes.len() as u32;
-                bytes.extend_from_slice(value);
-                start
-            }
+            Store::Joined(bytes) => join(bytes, value),
         }
     }
 
@@ -55,30 +51,40 @@ impl Texts {
 
     #[inline]
     pub(super) fn push(&mut self, value: &[u8]) {
-        let stored = match (&self.store, self.values.last()) {
-            // Many rows have what the row before has: then nothing is looked up.
-            (Store::Numbered(dictionary), Some(&last)) if last != NULL && dictionary.get(last) == value => {
-                last
-            }
-            _ => self.store(value),
+        let stored = match &mut self.store {
+            Store::Numbered(dictionary) => match self.values.last() {
+                // Many rows have what the row before has: then nothing is looked up.
+                Some(&last) if last != NULL && dictionary.get(last) == value => last,
+                _ => dictionary.number(value),
+            },
+            Store::Joined(bytes) => join(bytes, value),
         };
         self.values.push(stored);
+    }
+
+    /// The same for a value that `write` appends: to `scratch`, if it must be looked up.
+    #[inline]
+    pub(super) fn push_written<R>(
+        &mut self,
+        scratch: &mut Vec<u8>,
+        write: impl FnOnce(&mut Vec<u8>) -> R,
+    ) -> R {
+        if let Store::Joined(bytes) = &mut self.store {
+            self.values.push(bytes.len() as u32);
+            return write(bytes);
+        }
+        scratch.clear();
+        let written = write(scratch);
+        self.push(scratch);
+        written
     }
 
     /// Sets the value of a row, the last so far; rows that were passed over have none.
     #[inline]
     pub(super) fn set(&mut self, row: usize, value: &[u8]) {
         let stored = self.store(value);
-        self.fill(row);
-        self.values.truncate(row);
+        self.values.resize(row, NULL);
         self.values.push(stored);
-    }
-
-    /// Gives rows up to `rows` no value if they were passed over.
-    pub(super) fn fill(&mut self, rows: usize) {
-        if self.values.len() < rows {
-            self.values.resize(rows, NULL);
-        }
     }
 
     pub(super) fn clear(&mut self) {
@@ -88,4 +94,11 @@ impl Texts {
             Store::Joined(bytes) => bytes.clear(),
         }
     }
+}
+
+#[inline]
+fn join(bytes: &mut Vec<u8>, value: &[u8]) -> u32 {
+    let start = bytes.len() as u32;
+    bytes.extend_from_slice(value);
+    start
 }

@@ -18,7 +18,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::span::Attribute;
-use super::wire::Fields;
+use super::wire::{Fields, short};
 
 /// What an AnyValue message says.
 #[derive(Clone, Copy, Debug)]
@@ -65,8 +65,17 @@ impl<'a> Value<'a> {
     /// The last of several, as protobuf has it.
     #[inline]
     pub(super) fn read(message: Option<&'a [u8]>) -> Self {
+        let message = message.unwrap_or_default();
+        match short(message, 1) {
+            Some((text, [])) => Self::String(text),
+            _ => Self::read_any(message),
+        }
+    }
+
+    #[inline(never)]
+    fn read_any(message: &'a [u8]) -> Self {
         let mut value = Self::Empty;
-        for (number, field) in Fields(message.unwrap_or_default()) {
+        for (number, field) in Fields(message) {
             value = match number {
                 1 => Self::String(field.bytes()),
                 2 => Self::Bool(field.number() != 0),
@@ -82,43 +91,57 @@ impl<'a> Value<'a> {
     }
 
     /// The text, written to `scratch` unless it stands in the message, and its kind. `None`: empty.
-    #[inline]
-    pub(super) fn text<'b>(&self, scratch: &'b mut Vec<u8>) -> Option<(&'b [u8], Option<Kind>)>
+    #[inline(always)]
+    pub(super) fn text<'b>(self, scratch: &'b mut Vec<u8>) -> Option<(&'b [u8], Option<Kind>)>
     where
         'a: 'b,
     {
-        if let Self::String(text) = *self {
-            return Some((text, None));
+        match self {
+            Self::Empty => None,
+            Self::String(text) => Some((text, None)),
+            other => {
+                scratch.clear();
+                let kind = other.write(scratch);
+                Some((scratch, kind))
+            }
         }
-        scratch.clear();
-        let kind = match *self {
-            Self::Empty | Self::String(_) => return None,
+    }
+
+    /// Appends the text; returns its kind.
+    #[inline(never)]
+    pub(super) fn write(self, out: &mut Vec<u8>) -> Option<Kind> {
+        let kind = match self {
+            Self::Empty => return None,
+            Self::String(text) => {
+                out.extend_from_slice(text);
+                return None;
+            }
             Self::Bool(value) => {
-                scratch.extend_from_slice(if value { b"true" } else { b"false" });
+                out.extend_from_slice(if value { b"true" } else { b"false" });
                 Kind::Bool
             }
             Self::Int(value) => {
-                integer(value, scratch);
+                integer(value, out);
                 Kind::Int
             }
             Self::Double(value) => {
-                double(value, scratch);
+                double(value, out);
                 Kind::Double
             }
             Self::Bytes(value) => {
-                scratch.extend_from_slice(STANDARD.encode(value).as_bytes());
+                out.extend_from_slice(STANDARD.encode(value).as_bytes());
                 Kind::Bytes
             }
             Self::Array(_) | Self::Pairs(_) if self.plain() => {
-                json(*self, scratch);
+                json(self, out);
                 Kind::Json
             }
             Self::Array(_) | Self::Pairs(_) => {
-                otlp_json(*self, scratch);
+                otlp_json(self, out);
                 Kind::Otlp
             }
         };
-        Some((scratch, Some(kind)))
+        Some(kind)
     }
 
     /// Plain JSON says all of it.
@@ -146,23 +169,17 @@ fn pairs(list: &[u8]) -> impl Iterator<Item = Attribute<'_>> {
     super::span::attributes(list, 1)
 }
 
-#[inline]
 fn integer(value: i64, out: &mut Vec<u8>) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    let mut rest = value.unsigned_abs();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
     if value < 0 {
         out.push(b'-');
     }
-    out.extend_from_slice(&digits[at..]);
+    let mut rest = value.unsigned_abs();
+    let start = out.len();
+    out.resize(start + 1 + rest.checked_ilog10().unwrap_or(0) as usize, 0);
+    for digit in out[start..].iter_mut().rev() {
+        *digit = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
 }
 
 /// As `{:?}` has it. Where that writes no exponent serde_json writes the same, several times as fast.

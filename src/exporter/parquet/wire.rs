@@ -25,6 +25,17 @@ impl<'a> Field<'a> {
     }
 }
 
+/// The message of field `number` at the start of `message` and what follows it, if their lengths are short.
+#[inline(always)]
+pub(super) fn short(message: &[u8], number: u8) -> Option<(&[u8], &[u8])> {
+    match message {
+        [tag, len, rest @ ..] if *tag == number << 3 | 2 && *len < 0x80 => {
+            rest.split_at_checked(usize::from(*len))
+        }
+        _ => None,
+    }
+}
+
 /// Walks a message that was validated when it was accepted: what cannot be read ends the walk.
 #[derive(Clone, Debug)]
 pub(super) struct Fields<'a>(pub(super) &'a [u8]);
@@ -34,6 +45,9 @@ impl<'a> Iterator for Fields<'a> {
 
     #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
+        if self.0.is_empty() {
+            return None;
+        }
         // Most fields are short bytes under a small number: their tag and their length are one byte each.
         if let [tag, len, rest @ ..] = self.0
             && tag & 0x87 == 2
@@ -53,16 +67,23 @@ impl<'a> Fields<'a> {
         let tag = self.varint()?;
         let field = match tag & 7 {
             0 => Field::Number(self.varint()?),
-            1 => Field::Number(u64::from_le_bytes(*self.0.split_off(..8)?.first_chunk()?)),
+            1 => Field::Number(u64::from_le_bytes(*self.chunk()?)),
             2 => {
                 let len = usize::try_from(self.varint()?).ok()?;
                 Field::Bytes(self.0.split_off(..len)?)
             }
             3 => return self.after_group(),
-            5 => Field::Number(u64::from(u32::from_le_bytes(*self.0.split_off(..4)?.first_chunk()?))),
+            5 => Field::Number(u64::from(u32::from_le_bytes(*self.chunk()?))),
             _ => return None,
         };
         Some((tag >> 3, field))
+    }
+
+    #[inline(always)]
+    fn chunk<const N: usize>(&mut self) -> Option<&'a [u8; N]> {
+        let (chunk, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(chunk)
     }
 
     #[inline(always)]
