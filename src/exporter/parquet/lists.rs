@@ -131,12 +131,18 @@ impl Links {
 
 /// The identifier in lower case; what is longer than an identifier can be is cut.
 pub(super) fn hexadecimal<'b>(id: &[u8], text: &'b mut [u8; 32]) -> &'b [u8] {
-    for (four, eight) in id.chunks(4).zip(text.chunks_exact_mut(8)) {
-        let mut word = [0; 4];
-        word[..four.len()].copy_from_slice(four);
-        eight.copy_from_slice(&digits(u32::from_be_bytes(word)).to_be_bytes());
+    let id = &id[..id.len().min(16)];
+    let (words, rest) = id.as_chunks();
+    let (eights, _) = text.as_chunks_mut();
+    for (word, eight) in words.iter().zip(&mut *eights) {
+        *eight = digits(u32::from_be_bytes(*word)).to_be_bytes();
     }
-    &text[..2 * id.len().min(16)]
+    if !rest.is_empty() {
+        let mut word = [0; 4];
+        word[..rest.len()].copy_from_slice(rest);
+        eights[words.len()] = digits(u32::from_be_bytes(word)).to_be_bytes();
+    }
+    &text[..2 * id.len()]
 }
 
 /// The digits of a word, all at once: its halves of bytes are drawn apart, then those above 9 moved on to the letters.

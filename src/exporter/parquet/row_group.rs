@@ -124,7 +124,7 @@ impl RowGroup {
         self.status_messages.push(span.status_message);
         self.trace_states.push(span.trace_state);
         self.flags.push(span.flags as i32);
-        self.weights.push(crate::otlp::weight(span.trace_state, piece.rule, piece.threshold));
+        self.weights.push(self.weight(piece, span));
         self.roots.push(span.is_root());
         self.dropped_attributes.push(span.dropped_attributes as i32);
         self.dropped_events.push(span.dropped_events as i32);
@@ -134,6 +134,15 @@ impl RowGroup {
         self.duplicate_keys += self.links.add(range(&contents.links, &span.links));
         self.bytes += span.len;
         self.rows += 1;
+    }
+
+    /// That of the row before, if it is of the same piece and has the same trace state.
+    fn weight(&self, piece: &Piece, span: &Span<'_>) -> f64 {
+        let repeats = |values: &[u32]| matches!(values, [.., before, last] if before == last);
+        match self.weights.last() {
+            Some(&weight) if repeats(&self.piece_of_row) && repeats(&self.trace_states.values) => weight,
+            _ => crate::otlp::weight(span.trace_state, piece.rule, piece.threshold),
+        }
     }
 
     fn identity(&mut self, span: &Span<'_>) {

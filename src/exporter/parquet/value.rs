@@ -18,7 +18,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::span::Attribute;
-use super::wire::{Fields, short};
+use super::wire::{Fields, only_number, short};
 
 /// What an AnyValue message says.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +74,9 @@ impl<'a> Value<'a> {
 
     #[inline(never)]
     fn read_any(message: &'a [u8]) -> Self {
+        if let Some(number) = only_number(message, 3) {
+            return Self::Int(number as i64);
+        }
         let mut value = Self::Empty;
         for (number, field) in Fields(message) {
             value = match number {
@@ -174,12 +177,33 @@ fn integer(value: i64, out: &mut Vec<u8>) {
         out.push(b'-');
     }
     let mut rest = value.unsigned_abs();
+    if let Ok(short) = u32::try_from(rest)
+        && short < 100_000_000
+    {
+        return up_to_eight_digits(short, out);
+    }
     let start = out.len();
     out.resize(start + 1 + rest.checked_ilog10().unwrap_or(0) as usize, 0);
     for digit in out[start..].iter_mut().rev() {
         *digit = b'0' + (rest % 10) as u8;
         rest /= 10;
     }
+}
+
+/// Gathered in a word, the last digit uppermost.
+#[inline]
+fn up_to_eight_digits(mut rest: u32, out: &mut Vec<u8>) {
+    let (mut text, mut end) = (0, out.len());
+    loop {
+        text = text << 8 | u64::from(u32::from(b'0') + rest % 10);
+        end += 1;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&text.to_le_bytes());
+    out.truncate(end);
 }
 
 /// As `{:?}` has it. Where that writes no exponent serde_json writes the same, several times as fast.
@@ -303,6 +327,8 @@ mod tests {
         assert_eq!(written(StringValue("5".into())), ("5".into(), None));
         assert_eq!(written(IntValue(i64::MIN)), ("-9223372036854775808".into(), Some("i")));
         assert_eq!(written(IntValue(0)), ("0".into(), Some("i")));
+        assert_eq!(written(IntValue(-99_999_999)), ("-99999999".into(), Some("i")));
+        assert_eq!(written(IntValue(100_000_000)), ("100000000".into(), Some("i")));
         assert_eq!(written(DoubleValue(5.0)), ("5.0".into(), Some("d")));
         assert_eq!(written(DoubleValue(f64::NEG_INFINITY)), ("-inf".into(), Some("d")));
         assert_eq!(written(BoolValue(true)), ("true".into(), Some("b")));

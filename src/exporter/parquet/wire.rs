@@ -36,6 +36,15 @@ pub(super) fn short(message: &[u8], number: u8) -> Option<(&[u8], &[u8])> {
     }
 }
 
+/// The number in field `number`, if that is all of the message.
+#[inline(always)]
+pub(super) fn only_number(message: &[u8], number: u8) -> Option<u64> {
+    let (&tag, rest) = message.split_first()?;
+    let mut rest = Fields(rest);
+    let value = if tag == number << 3 { rest.varint()? } else { return None };
+    rest.0.is_empty().then_some(value)
+}
+
 /// Walks a message that was validated when it was accepted: what cannot be read ends the walk.
 #[derive(Clone, Debug)]
 pub(super) struct Fields<'a>(pub(super) &'a [u8]);
