@@ -25,8 +25,8 @@ const ROUNDS: usize = 15;
 struct Memory(Vec<Piece>);
 
 impl Pieces for Memory {
-    fn read(&self, position: Position) -> io::Result<Piece> {
-        Ok(self.0[position.offset as usize].clone())
+    fn read(&self, key: &PieceKey) -> io::Result<Piece> {
+        Ok(self.0[key.position.offset as usize].clone())
     }
 }
 
@@ -83,8 +83,10 @@ fn pieces() -> (Memory, Vec<PieceKey>) {
     let mut pieces = Vec::new();
     for (trace_id, request) in traces {
         let position = Position::new(1, pieces.len() as u32);
-        keys.push(PieceKey { trace_id: TraceId::valid(&trace_id).unwrap(), position });
-        pieces.push(piece(&request));
+        let piece = piece(&request);
+        let (trace_id, len) = (TraceId::valid(&trace_id).unwrap(), piece.otlp.len() as u32);
+        keys.push(PieceKey { trace_id, position, len });
+        pieces.push(piece);
     }
     (Memory(pieces), keys)
 }

@@ -116,8 +116,8 @@ fn rows(pieces: &impl Pieces, keys: &[PieceKey]) -> io::Result<Vec<Seen>> {
     let mut keys = keys.to_vec();
     keys.sort_unstable();
     let mut rows = Vec::new();
-    for key in keys {
-        let piece = pieces.read(key.position)?;
+    for key in &keys {
+        let piece = pieces.read(key)?;
         rows.extend(wire::read(&piece.otlp).ok_or_else(|| io::Error::other("a piece is no OTLP"))?);
     }
     Ok(rows)

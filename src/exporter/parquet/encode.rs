@@ -97,13 +97,14 @@ impl<W: Write + Send> File<W> {
     fn trace(&mut self, pieces: &dyn Pieces, keys: &[PieceKey]) -> Result<(), EncodeError> {
         let mut read = Vec::new();
         let mut bytes = 0;
-        for &PieceKey { position, .. } in keys {
+        for key in keys {
             // A piece that fills the bound by itself is not held while the next is read.
             if bytes >= TRACE_BYTES {
                 self.pieces(&std::mem::take(&mut read))?;
                 bytes = 0;
             }
-            let piece = pieces.read(position).map_err(|source| EncodeError::Read { position, source })?;
+            let position = key.position;
+            let piece = pieces.read(key).map_err(|source| EncodeError::Read { position, source })?;
             let needed = piece.otlp.len() + piece.spans as usize * size_of::<Span<'_>>() + PIECE_BYTES;
             if bytes > 0 && bytes + needed > TRACE_BYTES {
                 self.pieces(&std::mem::take(&mut read))?;

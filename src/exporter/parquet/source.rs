@@ -13,6 +13,8 @@ use crate::trace::{Position, Reason, Threshold, TraceId, WeightRule};
 pub struct PieceKey {
     pub trace_id: TraceId,
     pub position: Position,
+    /// Bytes to read there.
+    pub len: u32,
 }
 
 /// The spans that one judgement sends out, and what it said of them.
@@ -36,7 +38,7 @@ pub struct Piece {
 /// A sealed segment's pieces of one tenant.
 pub trait Pieces {
     /// One piece, in whatever order it is asked for.
-    fn read(&self, position: Position) -> io::Result<Piece>;
+    fn read(&self, key: &PieceKey) -> io::Result<Piece>;
 }
 
 /// The segment an object is made from: all that its name and its metadata say.

@@ -260,7 +260,7 @@ impl Exporter {
     /// Names the first trace of which there are fewer rows than spans: its bytes are no OTLP.
     fn tell_unwritten(&self, contents: &Contents, spans: u64) {
         let first = contents.tenants.values().flatten().find(|key| {
-            let piece = PieceFile(contents.file.clone()).piece(key.position);
+            let piece = PieceFile(contents.file.clone()).piece(key);
             piece.is_ok_and(|piece| {
                 Spans::read(&piece.otlp, Spans::default()).spans.len() < piece.spans as usize
             })
@@ -373,7 +373,8 @@ impl Contents {
                     continue;
                 };
                 contents.amount += Amount::of(&piece);
-                let key = PieceKey { trace_id, position: record.at };
+                let len = record.bytes.len() as u32;
+                let key = PieceKey { trace_id, position: record.at, len };
                 contents.tenants.entry(record.tenant).or_default().push(key);
             }
         }
@@ -395,8 +396,8 @@ impl Contents {
 struct PieceFile(Arc<dyn File>);
 
 impl Pieces for PieceFile {
-    fn read(&self, position: Position) -> io::Result<Piece> {
-        let piece = self.piece(position)?;
+    fn read(&self, key: &PieceKey) -> io::Result<Piece> {
+        let piece = self.piece(key)?;
         Ok(Piece {
             reason: piece.reason().into(),
             rule: piece.weight_rule().into(),
@@ -412,21 +413,14 @@ impl Pieces for PieceFile {
 }
 
 impl PieceFile {
-    fn piece(&self, position: Position) -> io::Result<proto::Piece> {
-        let at = u64::from(position.offset);
-        let mut bytes = BytesMut::zeroed(record::RECORD_HEADER);
-        self.fill(at, &mut bytes)?;
-        let len = record::claimed_len(&bytes).map_err(io::Error::other)?;
-        bytes.resize(len, 0);
-        self.fill(at, &mut bytes)?;
+    fn piece(&self, key: &PieceKey) -> io::Result<proto::Piece> {
+        let mut bytes = BytesMut::zeroed(key.len as usize);
+        if self.0.read_at(u64::from(key.position.offset), &mut bytes)? != bytes.len() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         let bytes = bytes.freeze();
         let body = record::parse_checked(&bytes).map_err(io::Error::other)?.body();
         proto::Piece::decode(bytes.slice(body)).map_err(io::Error::other)
-    }
-
-    fn fill(&self, at: u64, into: &mut [u8]) -> io::Result<()> {
-        let read = self.0.read_at(at, into)?;
-        if read == into.len() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 }
 

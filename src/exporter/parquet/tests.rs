@@ -29,8 +29,8 @@ const SEGMENT: Segment = Segment { uuid: Uuid::from_u128(7), opened_ms: 1_750_00
 struct Memory(Vec<Piece>);
 
 impl Pieces for Memory {
-    fn read(&self, position: Position) -> io::Result<Piece> {
-        Ok(self.0[position.offset as usize].clone())
+    fn read(&self, key: &PieceKey) -> io::Result<Piece> {
+        Ok(self.0[key.position.offset as usize].clone())
     }
 }
 
@@ -58,7 +58,8 @@ fn file(pieces: Vec<Piece>) -> (Bytes, Summary) {
     let keys = pieces.iter().enumerate().map(|(n, piece)| {
         let request = ExportTraceServiceRequest::decode(piece.otlp.clone()).unwrap();
         let id = &request.resource_spans[0].scope_spans[0].spans[0].trace_id;
-        PieceKey { trace_id: TraceId::valid(id).unwrap(), position: Position::new(1, n as u32) }
+        let len = piece.otlp.len() as u32;
+        PieceKey { trace_id: TraceId::valid(id).unwrap(), position: Position::new(1, n as u32), len }
     });
     let keys = keys.collect();
     encoded(keys, pieces)
@@ -674,7 +675,7 @@ fn text_that_is_not_utf8_is_written_with_replacement_characters() {
         otlp[at + 1] = 0xff;
     }
     piece.otlp = Bytes::from(otlp);
-    let key = PieceKey { trace_id: TraceId([1; 16]), position: Position::new(1, 0) };
+    let key = PieceKey { trace_id: TraceId([1; 16]), position: Position::new(1, 0), len: 0 };
     let row = &rows(&encoded(vec![key], vec![piece]).0)[0];
     assert_eq!(string(&row["http_route"]), "r\u{fffd}r");
     let Field::MapInternal(map) = &row["attributes"] else { panic!("no map") };
@@ -726,7 +727,7 @@ fn a_file_on_disk_is_made_again_over_what_an_attempt_left() {
     let folder = tempfile::TempDir::new().unwrap();
     let path = folder.path().join("encoding.parquet");
     std::fs::write(&path, vec![1; 1 << 20]).unwrap();
-    let keys = vec![PieceKey { trace_id: TraceId([1; 16]), position: Position::new(1, 0) }];
+    let keys = vec![PieceKey { trace_id: TraceId([1; 16]), position: Position::new(1, 0), len: 0 }];
     let pieces = Memory(vec![piece(&request(vec![span(1, vec![])]))]);
     let (_, summary) = encode_to(&Disk, &path, &pieces, keys.clone(), &SEGMENT).unwrap();
     let written = Bytes::from(std::fs::read(&path).unwrap());
