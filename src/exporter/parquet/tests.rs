@@ -512,6 +512,22 @@ fn everything_that_a_span_can_say_reads_back() {
 }
 
 #[test]
+fn numbers_of_every_size_read_back() {
+    let sizes = (0..=64u32).map(|bits| u64::MAX.checked_shr(64 - bits).unwrap_or(0));
+    let spans = sizes.flat_map(|size| (0..5u32).map(move |turn| (size, size.rotate_left(13 * turn))));
+    let spans = spans.map(|(size, other)| Span {
+        start_time_unix_nano: size,
+        end_time_unix_nano: other,
+        flags: other as u32,
+        dropped_attributes_count: size as u32,
+        dropped_events_count: (other >> 32) as u32,
+        events: vec![Event { time_unix_nano: other, ..Event::default() }; size as usize % 3],
+        ..span(2, vec![attribute("n", Value::IntValue(other as i64))])
+    });
+    assert_reads_back(&request(spans.collect()));
+}
+
+#[test]
 fn an_old_name_fills_the_column_and_stays_in_the_map() {
     let old = vec![text("http.method", "GET"), attribute("http.status_code", Value::IntValue(500))];
     let both = vec![text("db.system", "old"), text("db.system.name", "new")];
