@@ -81,7 +81,7 @@ impl Summary {
         }
     }
 
-    pub(super) fn fold(&mut self, span: &Arriving, generation: Generation) {
+    pub(super) fn fold(&mut self, span: &Arriving, is_root: bool, generation: Generation) {
         self.bits |= span.bits;
         if self.generation != generation {
             self.generation = Generation::MIXED;
@@ -91,7 +91,7 @@ impl Summary {
         }
         self.latest_end = self.latest_end.max(span.end);
         if let Some(rv) = span.randomness {
-            self.explicit.fold(rv, span.root.is_some());
+            self.explicit.fold(rv, is_root);
         }
     }
 
@@ -120,8 +120,6 @@ pub struct Arriving {
     /// Offset and length of the span message in its request's body.
     pub at: u32,
     pub len: u32,
-    /// Has no parent, or is named a root by the configuration.
-    pub root: Option<Root>,
     pub bits: u32,
     /// Unix nanoseconds, 0: unset.
     pub start: u64,

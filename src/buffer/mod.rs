@@ -100,7 +100,11 @@ pub struct Routed {
     pub key: Key,
     shard: u8,
     hash: u32,
+    /// Number of its [`Root`] in the batch, [`NO_ROOT`] if it is none.
+    root: u32,
 }
+
+const NO_ROOT: u32 = u32::MAX;
 
 /// The index. See the module.
 #[derive(Debug)]
@@ -115,6 +119,7 @@ pub struct Buffer {
 #[derive(Debug, Default)]
 pub struct Batch {
     spans: Vec<Routed>,
+    roots: Vec<Root>,
     /// Numbers of the spans in the order of the shards, and where each shard's begin.
     order: Vec<u32>,
     starts: [u32; SHARDS + 1],
@@ -124,6 +129,8 @@ impl Batch {
     pub fn clear(&mut self) {
         self.spans.clear();
         self.spans.shrink_to(BATCH_KEPT);
+        self.roots.clear();
+        self.roots.shrink_to(BATCH_KEPT);
         self.order.truncate(BATCH_KEPT);
         self.order.shrink_to(BATCH_KEPT);
     }
@@ -136,7 +143,12 @@ impl Batch {
         self.spans.is_empty()
     }
 
-    pub fn push(&mut self, routed: Routed) {
+    /// Takes a span in, with what is known of it if it has no parent or is named a root by the configuration.
+    pub fn push(&mut self, mut routed: Routed, root: Option<Root>) {
+        if let Some(root) = root {
+            routed.root = self.roots.len() as u32;
+            self.roots.push(root);
+        }
         self.spans.push(routed);
     }
 
@@ -194,7 +206,7 @@ impl Buffer {
     #[inline]
     pub fn route(&self, key: Key, span: Arriving) -> Routed {
         let (shard, hash) = split(self.hasher.hash_one(key));
-        Routed { span, key, shard: shard as u8, hash }
+        Routed { span, key, shard: shard as u8, hash, root: NO_ROOT }
     }
 
     /// Indexes the spans of one record whose body lies at `body` in the log. `entered` is called when no
@@ -207,7 +219,8 @@ impl Buffer {
         for number in 0..SHARDS {
             for routed in batch.of_shard(number) {
                 let at = SpanRef::new(body.segment, body.offset + routed.span.at, routed.span.len);
-                taken += shard.insert(routed.key, routed.hash, &routed.span, at, moment);
+                let root = batch.roots.get(routed.root as usize);
+                taken += shard.insert(routed.key, routed.hash, (&routed.span, root), at, moment);
             }
             if let Some(next) = self.shards.get(number + 1) {
                 let next = next.lock();

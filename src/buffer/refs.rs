@@ -85,6 +85,7 @@ impl Ring {
         self.len
     }
 
+    #[inline]
     pub(super) fn push(&mut self, reference: SpanRef) -> u32 {
         let at = self.gone + self.len;
         if at == self.chunks.len() * CHUNK {

@@ -12,7 +12,7 @@ use hashbrown::HashTable;
 
 use super::deadlines::{Deadlines, Tick};
 use super::departed::{Sent, SentUnit};
-use super::entry::{Arriving, Entry, Generation, Key};
+use super::entry::{Arriving, Entry, Generation, Key, Root};
 use super::kept::{KeptMemory, Remembered};
 use super::life::{self, Arrival, State};
 use super::refs::{Ring, SpanRef};
@@ -155,7 +155,7 @@ impl Shard {
         &mut self,
         key: Key,
         hash: u32,
-        span: &Arriving,
+        (span, root): (&Arriving, Option<&Root>),
         at: SpanRef,
         moment: Moment,
     ) -> Taken {
@@ -183,7 +183,7 @@ impl Shard {
             entry
         };
         self.unjudged += 1;
-        entry.summary.fold(span, moment.generation);
+        entry.summary.fold(span, root.is_some(), moment.generation);
         entry.unjudged += 1;
         let bytes = entry.unjudged_bytes;
         entry.unjudged_bytes = bytes.saturating_add(at.len());
@@ -192,10 +192,10 @@ impl Shard {
         }
         let number = self.refs.push(at.chained(entry.head));
         entry.head = number;
-        if let Some(root) = span.root.filter(|_| !entry.root_seen) {
+        if let Some(root) = root.filter(|_| !entry.root_seen) {
             entry.root_seen = true;
             entry.root = number;
-            entry.root_facts = root;
+            entry.root_facts = *root;
             let due = moment.now.tick.after(self.waits.after_root_ms);
             if !entry.due.reached(due) {
                 entry.due = self.rooted.push(due, slot);

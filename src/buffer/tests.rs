@@ -63,17 +63,9 @@ impl World {
     }
 
     fn insert_at(&mut self, key: Key, root: bool, moment: Moment) -> Taken {
-        let span = Arriving {
-            at: 0,
-            len: SPAN_LEN,
-            root: root.then(Root::default),
-            bits: 0,
-            start: 1,
-            end: 2,
-            randomness: None,
-        };
+        let span = Arriving { at: 0, len: SPAN_LEN, bits: 0, start: 1, end: 2, randomness: None };
         let mut batch = Batch::default();
-        batch.push(self.buffer.route(key, span));
+        batch.push(self.buffer.route(key, span), root.then(Root::default));
         let taken = self.buffer.insert(&mut batch, self.at, moment, || ());
         self.at.offset += SPAN_LEN;
         taken
@@ -637,16 +629,8 @@ fn no_request_overtakes_another_in_any_shard() {
                             trace: TraceId([thread, n, id, 1].repeat(4).try_into().unwrap()),
                             tenant: TenantId(0),
                         };
-                        let span = Arriving {
-                            at: 0,
-                            len: 1,
-                            root: None,
-                            bits: 0,
-                            start: 0,
-                            end: 0,
-                            randomness: None,
-                        };
-                        batch.push(world.buffer.route(key, span));
+                        let span = Arriving { at: 0, len: 1, bits: 0, start: 0, end: 0, randomness: None };
+                        batch.push(world.buffer.route(key, span), None);
                     }
                     let mut next = order.lock();
                     *next += 10;

@@ -269,7 +269,7 @@ fn enter(cursor: &Cursor<'_>, room: u32) -> Result<u32, Fault> {
 
 /// Key and value of a `KeyValue` that is nothing but these two, in this order, both shorter than 128 bytes.
 #[inline(always)]
-fn plain_pair(message: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(super) fn plain_pair(message: &[u8]) -> Option<(&[u8], &[u8])> {
     const KEY: u8 = key_value::KEY as u8;
     const VALUE: u8 = key_value::VALUE as u8;
     let [KEY, key_len @ 0..0x80, rest @ ..] = message else { return None };

@@ -17,14 +17,21 @@ pub struct OtState {
     pub rv: Option<Randomness>,
 }
 
-/// Reads the `ot` member of a trace state.
+/// Reads the `ot` member of a trace state. Most spans have none.
 #[inline]
 pub fn ot(trace_state: &[u8]) -> OtState {
-    if trace_state.is_empty() {
-        return OtState::default();
+    if trace_state.is_empty() { OtState::default() } else { OtState::of(ot_member(trace_state)) }
+}
+
+impl OtState {
+    fn of(ot: &[u8]) -> Self {
+        let (mut th, mut rv) = (None, None);
+        for sub_key in sub_keys(ot) {
+            th = th.or_else(|| value_of(sub_key, b"th"));
+            rv = rv.or_else(|| value_of(sub_key, b"rv"));
+        }
+        Self { th: th.and_then(Threshold::decode), rv: rv.and_then(Randomness::decode) }
     }
-    let value = |key: &[u8]| sub_keys(ot_member(trace_state)).find_map(|sub_key| value_of(sub_key, key));
-    OtState { th: value(b"th").and_then(Threshold::decode), rv: value(b"rv").and_then(Randomness::decode) }
 }
 
 /// The value of a member of the trace state, such as a vendor's own mark.

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
+use super::check::plain_pair;
 use super::schema::{any_value, key_value, list};
 use super::wire::{DEPTH_MAX, Field, Fields};
 
@@ -95,7 +96,15 @@ pub struct KeyValueView<'a> {
 }
 
 impl<'a> KeyValueView<'a> {
+    #[inline]
     fn new(message: &'a [u8]) -> Self {
+        match plain_pair(message) {
+            Some((key, value)) => Self { key, value: Message::Whole(value) },
+            None => Self::of_any_shape(message),
+        }
+    }
+
+    fn of_any_shape(message: &'a [u8]) -> Self {
         let mut view = Self { key: &[], value: Message::EMPTY };
         for field in Fields::new(message) {
             match field.key {

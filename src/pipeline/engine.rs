@@ -17,11 +17,10 @@ use super::operations::Operations;
 use super::recover;
 use super::red::{self, Notes};
 use crate::buffer::{
-    Arriving, Batch, Buffer, Generation, Key, Moment, Now, Root, SPAN_BYTES, Summary, TRACE_BYTES, Taken,
-    Waits,
+    Arriving, Batch, Buffer, Generation, Key, Moment, Now, SPAN_BYTES, Summary, TRACE_BYTES, Taken, Waits,
 };
 use crate::log::{Head, Memory, Record, SegmentHeader, StoredRecord, Writer};
-use crate::otlp::{self, Malformed, Outline, SpanFacts};
+use crate::otlp::{self, Malformed, OtState, Outline, SpanFacts};
 use crate::sampler::{Policies, RootCondition, Slow};
 use crate::telemetry::red::Red;
 use crate::telemetry::{Ledger, ledger};
@@ -214,8 +213,9 @@ impl Engine {
         let scanned = otlp::scan_for(policies.keys(), body, |span, seen| {
             let key = Key { trace: span.trace_id, tenant };
             let is_root = span.parent.is_none() || roots.as_mut().is_some_and(|it| it.holds(span));
-            let root = is_root.then(|| operations.root(span));
-            batch.push(self.buffer.route(key, arriving(span, root, folding.fold(span, seen))));
+            let state = otlp::ot(span.trace_state);
+            let root = is_root.then(|| operations.root(span, &state));
+            batch.push(self.buffer.route(key, arriving(span, &state, folding.fold(span, seen))), root);
             if let Some(notes) = &mut notes {
                 notes.note(body, span);
             }
@@ -382,7 +382,7 @@ pub struct Parts {
 }
 
 #[inline]
-fn arriving(span: &SpanFacts<'_>, root: Option<Root>, bits: u32) -> Arriving {
-    let randomness = if span.trace_state.is_empty() { None } else { otlp::ot(span.trace_state).rv };
-    Arriving { at: span.at, len: span.len, root, bits, start: span.start, end: span.end, randomness }
+fn arriving(span: &SpanFacts<'_>, state: &OtState, bits: u32) -> Arriving {
+    let SpanFacts { at, len, start, end, .. } = *span;
+    Arriving { at, len, bits, start, end, randomness: state.rv }
 }

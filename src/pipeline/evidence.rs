@@ -9,7 +9,7 @@ use std::cell::OnceCell;
 use super::engine::{Engine, Request};
 use super::operations::Operations;
 use crate::buffer::{Candidate, Judgement, Root, SpanRef, Which};
-use crate::otlp::{Outline, Seen, SpanFacts, SpanView};
+use crate::otlp::{self, Outline, Seen, SpanFacts, SpanView};
 use crate::sampler::{Policies, ReadSpans, Size, Spans, UnitSpan};
 use crate::trace::Position;
 
@@ -126,7 +126,7 @@ impl<'a> ReadUnit<'a> {
         let Self { bits, earliest_start, latest_end, .. } = *self;
         let root = self.root.and_then(facts);
         let latest_end = root.map_or(0, |root| root.end).max(latest_end);
-        let root = root.map(|root| operations.root(&root));
+        let root = root.map(|root| operations.root(&root, &otlp::ot(root.trace_state)));
         Evidence { root, bits: Some(bits), earliest_start, latest_end, spans: self }
     }
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::buffer::Root;
-use crate::otlp::{self, ResourceSpansView, SpanFacts};
+use crate::otlp::{OtState, ResourceSpansView, SpanFacts};
 use crate::sampler::{OperationKey, OperationName, Slow, UnitSpan};
 use crate::trace::TenantId;
 
@@ -21,13 +21,14 @@ impl<'s, 'a> Operations<'s, 'a> {
         Self { slow, tenant, last: None }
     }
 
-    pub(super) fn root(&mut self, root: &SpanFacts<'a>) -> Root {
+    /// `state` is what its trace state says.
+    pub(super) fn root(&mut self, root: &SpanFacts<'a>, state: &OtState) -> Root {
         let service = self.service(root.resource_spans);
         Root {
             start: root.start,
-            operation: self.slow.operation_of(service, &String::from_utf8_lossy(root.name)).to_words(),
+            operation: self.slow.operation_of(service, &utf8(root.name)).to_words(),
             is_negative: root.end < root.start,
-            is_weighed: otlp::ot(root.trace_state).th.is_some(),
+            is_weighed: state.th.is_some(),
         }
     }
 
@@ -41,6 +42,14 @@ impl<'s, 'a> Operations<'s, 'a> {
         self.last = Some((resource_spans, service));
         service
     }
+}
+
+/// A name as readers see it. Nearly every one is as it should be.
+fn utf8(name: &[u8]) -> Cow<'_, [u8]> {
+    if name.is_ascii() {
+        return Cow::Borrowed(name);
+    }
+    Cow::Owned(String::from_utf8_lossy(name).into_owned().into_bytes())
 }
 
 /// The names that an operation goes by.
@@ -68,6 +77,7 @@ mod tests {
     use prost::Message;
 
     use super::*;
+    use crate::otlp;
     use crate::sampler::testing::{Trace, span};
     use crate::sampler::{Operation, UnitSpan};
 
@@ -82,10 +92,11 @@ mod tests {
         let mut operations = Operations::new(&slow, tenant);
         let mut roots = Vec::new();
         otlp::scan(&body, |facts| {
-            let root = operations.root(facts);
+            let state = otlp::ot(facts.trace_state);
+            let root = operations.root(facts, &state);
             let names = Names::of(&UnitSpan::of(facts));
             assert_eq!(Operation::from_words(root.operation), slow.operation(names.key(tenant)));
-            assert_eq!(Operations::new(&slow, tenant).root(facts), root, "alone");
+            assert_eq!(Operations::new(&slow, tenant).root(facts, &state), root, "alone");
             roots.push(root);
         })
         .unwrap();

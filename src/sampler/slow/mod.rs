@@ -175,7 +175,7 @@ impl Slow {
 
     /// The operation of a root, and what those of one service have in common.
     pub fn operation(&self, key: OperationKey<'_>) -> Operation {
-        self.operation_of(self.service(key.tenant, key.service), key.name)
+        self.operation_of(self.service(key.tenant, key.service), key.name.as_bytes())
     }
 
     /// A service, by which [`Self::operation_of`] knows it.
@@ -183,8 +183,8 @@ impl Slow {
         self.hash.hash_one((tenant, service))
     }
 
-    /// The operation of this name of a service.
-    pub fn operation_of(&self, service: u64, name: &str) -> Operation {
+    /// The operation of this name of a service, in UTF-8.
+    pub fn operation_of(&self, service: u64, name: &[u8]) -> Operation {
         Operation { own: self.hash.hash_one((service, name)), other: service }
     }
 

@@ -75,7 +75,7 @@ impl Slow {
             let identity = (sketch.tenant, &*sketch.service, name);
             let other = self.service(sketch.tenant, &sketch.service);
             let key = match name {
-                Some(name) => self.operation_of(other, name).own,
+                Some(name) => self.operation_of(other, name.as_bytes()).own,
                 None if identity == super::REST => self.rest_key(),
                 None => other,
             };
