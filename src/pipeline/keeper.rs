@@ -438,9 +438,7 @@ impl KeepLoop {
         self.trim()?;
         self.outbox.delete_settled(snapshot.outbox_covered).context("delete outbox segments")
     }
-}
 
-impl KeepLoop {
     /// Past input gives way to the logs.
     fn trim(&self) -> anyhow::Result<()> {
         let available = self.storage.available(&self.input_dir);

@@ -132,20 +132,31 @@ async fn a_recovery_that_is_ended_is_gone_on_with() {
     assert_eq!(pending, all, "each span is in the outbox, and once");
 }
 
+/// Lets so many requests of 2,000 spans come, one every `every_ms`, and looks after each.
+async fn pour<T>(
+    life: &mut Simulation,
+    now_ms: &AtomicU64,
+    (requests, every_ms): (u128, u64),
+    look: impl Fn(&Simulation) -> T,
+) -> Vec<T> {
+    let mut seen = Vec::new();
+    for number in 0..requests {
+        while life.receive("", request(trace(number), 2_000).into()).await.is_err() {
+            life.turn().unwrap(); // room is made for one that was refused
+        }
+        now_ms.fetch_add(every_ms, Relaxed);
+        life.turn().unwrap();
+        seen.push(look(life));
+    }
+    seen
+}
+
 /// Judged and written, it need not stay for ten seconds if it is much.
 #[tokio::test]
 async fn much_input_is_let_go_sooner() {
     let (disk, now_ms) = (SimDisk::new(1), Arc::new(AtomicU64::new(0)));
-    let mut instance = full(4, &disk, &now_ms);
-    let mut files = Vec::new();
-    for number in 0..1_400 {
-        while instance.receive("", request(trace(number), 2_000).into()).await.is_err() {
-            instance.turn().unwrap(); // room is made for one that was refused
-        }
-        now_ms.fetch_add(6, Relaxed);
-        instance.turn().unwrap();
-        files.push(segments(&disk).len());
-    }
+    let mut life = full(4, &disk, &now_ms);
+    let files = pour(&mut life, &now_ms, (1_400, 6), |_| segments(&disk).len()).await;
     let most = files.iter().max().unwrap();
     assert!((128..160).contains(most), "{most} files");
 }
@@ -154,16 +165,8 @@ async fn much_input_is_let_go_sooner() {
 #[tokio::test]
 async fn the_memory_of_segments_that_retire_is_used_again() {
     let (disk, now_ms) = (SimDisk::new(1), Arc::new(AtomicU64::new(0)));
-    let mut instance = full(16, &disk, &now_ms);
-    let mut spares = Vec::new();
-    for number in 0..300 {
-        while instance.receive("", request(trace(number), 2_000).into()).await.is_err() {
-            instance.turn().unwrap(); // room is made for one that was refused
-        }
-        now_ms.fetch_add(20, Relaxed);
-        instance.turn().unwrap();
-        spares.push(instance.engine().memory.spares());
-    }
-    assert!(instance.engine().memory.low() > 1, "nothing has retired");
+    let mut life = full(16, &disk, &now_ms);
+    let spares = pour(&mut life, &now_ms, (300, 20), |life| life.engine().memory.spares()).await;
+    assert!(life.engine().memory.low() > 1, "nothing has retired");
     assert!(spares.iter().any(|spares| *spares > 0), "what has retired was given back");
 }
