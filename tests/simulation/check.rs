@@ -174,7 +174,12 @@ impl World {
                 return self.shutdown();
             }
         }
-        Err("what waits is not judged and delivered in time".to_owned())
+        let outbox = self.life.iter().flat_map(|life| life.instance.outbox().subscriptions());
+        let pending: Vec<_> = outbox
+            .map(|at| (at.cursor.exporter(), at.cursor.position(), at.metrics.pending().spans))
+            .filter(|(.., spans)| *spans > 0)
+            .collect();
+        Err(format!("what waits is not judged and delivered in time: {pending:?}"))
     }
 
     /// A while passes in which every part has its turn. True: nothing is left.
