@@ -295,9 +295,11 @@ impl Outbox {
             }
         }
         let is_gone = |extent: &&Extent| files.iter().all(|(number, _)| *number != extent.header.number);
+        // Nobody comes past what is gone behind the last file: it is lost together with what of that is.
+        let last = files.last().map_or(u32::MAX, |(number, _)| *number);
         for extent in known.segments.iter().filter(is_gone) {
             let number = extent.header.number;
-            self.waits(number, Position::new(number, 0), extent.amount.unwrap_or_default());
+            self.waits(number.min(last), Position::new(number, 0), extent.amount.unwrap_or_default());
         }
         for subscription in self.subscriptions() {
             let missing = known.missing(&files, &foreign, subscription.cursor.position());
@@ -530,6 +532,27 @@ pub(super) mod tests {
         assert_eq!((metrics.pending(), metrics.lost(Lost::Corrupt)), (Amount::default(), 4));
         bench.append("", &[5]);
         assert_eq!(spans(&bench.outbox.tail("a").unwrap().read(1_000).unwrap()), [5]);
+        bench.close();
+    }
+
+    #[test]
+    fn what_is_gone_behind_the_last_file_does_not_wait_for_ever() {
+        let disk = SimDisk::new(1);
+        let mut bench = Bench::open(&disk, &["a"]);
+        bench.append("", &[3]);
+        bench.outbox.log().seal();
+        bench.append("", &[4]);
+        let known = bench.outbox.known();
+        bench.close();
+        disk.remove(&segment::path(Path::new("data/outbox"), 2)).unwrap();
+        let bench = Bench::open_with(&disk, &["a"], SegmentAttributes::default(), known);
+        let mut tail = bench.outbox.tail("a").unwrap();
+        let metrics = tail.subscription().metrics.clone();
+        assert_eq!(metrics.pending().spans, 7);
+        let parcels = tail.read(1_000).unwrap();
+        settle(tail.subscription(), &parcels);
+        tail.subscription().advance(Position::new(2, 0));
+        assert_eq!((metrics.pending(), metrics.lost(Lost::Corrupt)), (Amount::default(), 4));
         bench.close();
     }
 
