@@ -54,8 +54,8 @@ fn utf8(name: &[u8]) -> Cow<'_, [u8]> {
 
 /// The names that an operation goes by.
 pub(super) struct Names<'a> {
-    pub(super) service: Cow<'a, str>,
-    pub(super) name: Cow<'a, str>,
+    service: Cow<'a, str>,
+    name: Cow<'a, str>,
 }
 
 impl<'a> Names<'a> {
